@@ -1,0 +1,78 @@
+"""Results in words and written numbers, for the terminal and the report alike."""
+
+from weitiao.evaluation.compare import Results
+from weitiao.evaluation.resample import Estimate
+from weitiao.evaluation.suite import form_of
+from weitiao.words import Language, say
+
+
+def score_name(name: str, language: Language | None = None) -> str:
+    """Return what a score is called; ``field:intent`` is a JSON field."""
+    if name.startswith("field:"):
+        return say("score.field.name", language, field=name.removeprefix("field:"))
+    return say(f"score.{name}.name", language)
+
+
+def score_how(name: str, language: Language | None = None) -> str:
+    """Return in a few words what a score counts, and in which units."""
+    return say("score.field.how" if ":" in name else f"score.{name}.how", language)
+
+
+def written(name: str, value: float) -> str:
+    """Write a value of the score called ``name``: ``83.5%``, ``2.417``, ``31.0``."""
+    form = form_of(name)
+    if form == "share":
+        return f"{100 * value:.1f}%"
+    if form == "number":
+        return f"{value:.3f}" if value < 100 else f"{value:.4g}"
+    return f"{value:.1f}"
+
+
+def written_change(name: str, *values: float, language: Language | None = None) -> str:
+    """Write one difference with its sign, or the two ends of its interval: ``+1.2 … +3.4``.
+
+    Shares differ by percentage points.
+    """
+    share, number = form_of(name) == "share", form_of(name) == "number"
+    digits = 3 if number and all(abs(value) < 100 for value in values) else 1
+    rounded = [round(100 * value if share else value, digits) for value in values]
+    # Rounding must not leave a sign before nothing.
+    text = " … ".join(f"{v:+.{digits}f}" if v else f"{0:.{digits}f}" for v in rounded)
+    return say("unit.points", language, value=text) if share else text
+
+
+def written_interval(name: str, estimate: Estimate, language: Language | None = None) -> str:
+    """Write the interval of a difference; empty where there is none."""
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return written_change(name, estimate.low, estimate.high, language=language)
+
+
+def verdict_sentence(results: Results, language: Language | None = None) -> str:
+    """Return the verdict in one sentence, with its numbers."""
+    verdict = results.verdict
+    if verdict.outcome == "cannot_tell":
+        return say("verdict.cannot_tell", language, rows=verdict.rows)
+    line = results.score(verdict.score)
+    return say(
+        f"verdict.{verdict.outcome}",
+        language,
+        score=score_name(verdict.score, language),
+        base=written(line.name, line.base.value),
+        tuned=written(line.name, line.tuned.value),
+        interval=written_interval(line.name, line.difference, language),
+        rows=verdict.rows,
+        confidence=f"{100 * results.confidence:g}%",
+    )
+
+
+def caution_sentence(results: Results, name: str, language: Language | None = None) -> str:
+    """Return the sentence for one of ``results.verdict.cautions``: a score that got worse."""
+    line = results.score(name)
+    return say(
+        "verdict.caution",
+        language,
+        score=score_name(name, language),
+        base=written(name, line.base.value),
+        tuned=written(name, line.tuned.value),
+    )

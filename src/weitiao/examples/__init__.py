@@ -1,0 +1,1 @@
+"""The data files that come with weitiao; data only, which no room imports."""

@@ -1,0 +1,1 @@
+"""Base model, tokenizer and adapters: in, out, and token by token."""

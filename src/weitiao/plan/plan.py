@@ -1,0 +1,231 @@
+"""The plan: what will be done on this machine, predicted, with the reason for each setting."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from weitiao.errors import PlanError, RunError
+from weitiao.plan import cost
+from weitiao.plan.cost import Rates
+from weitiao.plan.fit import Rows, gigabytes, remedies
+from weitiao.plan.machine import Machine
+from weitiao.plan.recipe import Device, Method, Objective, Precision, Recipe
+from weitiao.plan.rules import Reason, because
+from weitiao.plan.settle import Settled
+from weitiao.plan.shape import ModelShape
+from weitiao.records.files import write_atomic
+
+
+class Predicted(BaseModel):
+    """What the run is expected to take; ``tokens_per_second`` while training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    peak_memory_bytes: int
+    train_seconds: float
+    eval_seconds: float
+    tokens_per_second: float
+
+
+class Plan(BaseModel):
+    """Every setting of a run, concrete. Rows, tokens and longest row are those of training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    shape: ModelShape
+    machine: Machine
+    rows: int
+    tokens_per_epoch: int
+    scored_per_epoch: int
+    longest_row: int
+
+    objective: Objective
+    method: Method
+    device: Device
+    precision: Precision
+    batch_size: int
+    micro_batch_tokens: int
+    gradient_checkpointing: bool
+    learning_rate: float
+    schedule: Literal["cosine"]
+    epochs: int
+    steps_per_epoch: int
+    steps: int
+    warmup_ratio: float
+    warmup_steps: int
+    weight_decay: float
+    max_grad_norm: float
+    eval_every: int
+    save_every: int
+    early_stopping_patience: int
+    lora_rank: int
+    lora_alpha: int
+    lora_dropout: float
+    lora_targets: Literal["all-linear"] | tuple[str, ...]
+    max_tokens: int
+    max_new_tokens: int
+    eval_batch_size: int
+    seed: int
+
+    reasons: dict[str, Reason]
+    predicted: Predicted
+    fits: bool
+    problems: tuple[Reason, ...] = ()
+    warnings: tuple[Reason, ...] = ()
+    remedies: tuple[Reason, ...] = ()
+
+    def require_fit(self) -> None:
+        """Raise what keeps the plan from being carried out, and what would help.
+
+        Raises:
+            PlanError: the plan does not fit this machine or this model.
+        """
+        if not self.fits:
+            told = [reason.sentence() for reason in (*self.problems, *self.remedies)]
+            raise PlanError("error.plan_does_not_fit", told="\n".join(told))
+
+
+def write_plan(plan: Plan, path: Path) -> None:
+    """Write ``plan.json``, whole or not at all."""
+    write_atomic(path, plan.model_dump_json(indent=2) + "\n")
+
+
+def read_plan(path: Path) -> Plan:
+    """Return the plan that :func:`write_plan` wrote.
+
+    Raises:
+        RunError: the file is missing, or not a plan of this version.
+    """
+    try:
+        return Plan.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as cause:
+        raise RunError("error.plan_unreadable", path=path) from cause
+
+
+def make_plan(
+    recipe: Recipe,
+    shape: ModelShape,
+    lengths: npt.NDArray[np.integer],
+    scored: npt.NDArray[np.integer],
+    machine: Machine,
+    rates: Rates | None = None,
+) -> Plan:
+    """Return what will be done; pure arithmetic, so the same inputs give the same plan.
+
+    ``lengths`` and ``scored``: tokens and scored tokens of each training sample. ``rates``
+    are those of the device that will be used (:func:`~weitiao.plan.settle.choose_device`),
+    where measured.
+
+    Raises:
+        PlanError: there are no training rows, or a GPU is asked for and none is there.
+    """
+    if len(lengths) == 0:
+        raise PlanError("error.no_training_rows")
+    rows = Rows(np.asarray(lengths), np.asarray(scored))
+    settled = Settled(recipe, shape, rows, machine, rates)
+    problems, helps = _problems(settled)
+    predicted = _predict(settled)
+    return Plan(
+        model=recipe.model.name,
+        shape=shape,
+        machine=machine,
+        rows=len(rows.lengths),
+        tokens_per_epoch=rows.tokens,
+        scored_per_epoch=int(rows.scored.sum()),
+        longest_row=rows.longest,
+        **settled.values,
+        reasons=settled.reasons,
+        predicted=predicted,
+        fits=not problems,
+        problems=tuple(problems),
+        warnings=tuple(_warnings(settled, predicted)),
+        remedies=tuple(helps),
+    )
+
+
+def _predict(settled: Settled) -> Predicted:
+    """Return the run's memory and time; validation and test rows by the shares of the split."""
+    recipe, shape, rows, job = settled.recipe, settled.shape, settled.rows, settled.fit.job
+    values, rates = settled.values, settled.rates
+    train_share, val_share, test_share = recipe.data.split
+    val = val_share / train_share if train_share else 0.0
+    val = min(val, cost.VALIDATION_SAMPLES / len(rows.lengths))
+    epochs = values["steps"] / values["steps_per_epoch"]
+    training = settled.epoch_seconds * epochs
+    look_flops = cost.forward_flops(
+        shape, round(rows.tokens * val), round(float(rows.scored.sum()) * val)
+    )
+    micro_batches = rows.tokens * val / values["micro_batch_tokens"]
+    look = cost.compute_seconds(look_flops, micro_batches, shape, job, rates)
+    answered = len(rows.lengths) * test_share / train_share if train_share else 0.0
+    answered = min(recipe.evaluate.rows, max(1, round(answered)))
+    # The base seldom stops before the limit; the tuned model answers as long as the data do.
+    new_tokens = values["max_new_tokens"] + float(rows.scored.mean())
+    answering = cost.generation_seconds(
+        shape,
+        job,
+        rates,
+        rows=answered,
+        batch=values["eval_batch_size"],
+        prompt=2 * float((rows.lengths - rows.scored).mean()),
+        new=new_tokens,
+    )
+    length = rows.longest + values["max_new_tokens"]
+    answering_bytes = cost.generation_memory(shape, job, values["eval_batch_size"], length)
+    return Predicted(
+        peak_memory_bytes=max(settled.fit.need, answering_bytes),
+        train_seconds=round(training + look * values["steps"] / values["eval_every"], 1),
+        eval_seconds=round(answering, 1),
+        tokens_per_second=round(rows.tokens / settled.epoch_seconds, 1),
+    )
+
+
+LONG_HOURS = 12.0
+"""A run predicted to take longer is warned about."""
+
+
+def _warnings(settled: Settled, predicted: Predicted) -> list[Reason]:
+    """Return what the user should know before starting a run that does fit."""
+    hours = predicted.train_seconds / 3600
+    if hours <= LONG_HOURS:
+        return []
+    in_an_hour = int(settled.values["steps"] / hours)
+    return [because("plan.warning.slow", hours=round(hours), steps=max(1, in_an_hour))]
+
+
+CHECKPOINTS_KEPT = 3
+"""Checkpoints that may be on the disk at the same time: two kept, one being written."""
+
+
+def _problems(settled: Settled) -> tuple[list[Reason], list[Reason]]:
+    """Return what keeps the plan from being carried out, and what would help."""
+    shape, found, machine = settled.shape, settled.fit, settled.machine
+    problems: list[Reason] = []
+    helps: list[Reason] = []
+    if not found.fits:
+        free = machine.free_on(found.job.device)
+        need = found.free_needed
+        key = "plan.problem.memory_gpu" if found.job.device == "cuda" else "plan.problem.memory"
+        problems.append(
+            because(key, need=gigabytes(need), free=gigabytes(free), missing=gigabytes(need - free))
+        )
+        batch = settled.values["batch_size"]
+        helps += remedies(shape, found, settled.rows, machine, settled.recipe, batch)
+    if settled.rows.longest > shape.max_positions:
+        problems.append(
+            because(
+                "plan.problem.positions", longest=settled.rows.longest, most=shape.max_positions
+            )
+        )
+        helps.append(because("plan.remedy.positions", most=shape.max_positions))
+    # An adapter's or model's fp32 weights and AdamW's two moments, and what is kept at the end.
+    disk = (12 * CHECKPOINTS_KEPT + 4) * cost.trainable_params(shape, found.job)
+    if disk > machine.disk_free_bytes:
+        room = gigabytes(machine.disk_free_bytes)
+        problems.append(because("plan.problem.disk", need=gigabytes(disk), free=room))
+        helps.append(because("plan.remedy.disk"))
+    return problems, helps

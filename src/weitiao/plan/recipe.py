@@ -1,0 +1,269 @@
+"""What the user asks for: one typed recipe, from a shipped name or a file, and ``key=value``."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from weitiao.errors import RecipeError
+from weitiao.plan.yaml_file import (
+    KeyPath,
+    Source,
+    dotted,
+    load_yaml,
+    option_paths,
+    parse_yaml,
+    validated,
+)
+from weitiao.records.options import DataOptions, Options
+from weitiao.words import say
+
+Objective = Literal["sft", "pretrain"]
+Method = Literal["lora", "full"]
+Precision = Literal["bf16", "fp32"]
+Device = Literal["cpu", "cuda"]
+
+
+class ModelOptions(Options):
+    """Which base model is fine-tuned."""
+
+    name: str = Field(default="embedded", min_length=1)
+    """The base model: embedded (comes with weitiao), a folder, or a name on the hub."""
+
+    revision: str | None = None
+    """The branch, tag or commit of a model on the hub."""
+
+    trust_remote_code: bool = False
+    """Let the model's own Python code run on this machine; only for models you trust."""
+
+
+class LoraOptions(Options):
+    """The low-rank adapter (Hu et al. 2021, arXiv 2106.09685)."""
+
+    rank: int | None = Field(default=None, ge=1, le=1024)
+    """The rank r of the adapter: how much it can hold."""
+
+    alpha: int | None = Field(default=None, ge=1, le=4096)
+    """The adapter's strength: its update is multiplied by alpha / rank."""
+
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """The share of the adapter's inputs set to zero while training."""
+
+    targets: Literal["all-linear"] | list[str] = "all-linear"
+    """The layers that get an adapter: all-linear, or a list such as [q_proj, v_proj]."""
+
+
+class TrainOptions(Options):
+    """How the model is trained; what is not given is derived from the data and the machine."""
+
+    objective: Objective = "sft"
+    """sft learns the assistant's answers; pretrain learns whole texts."""
+
+    method: Method | None = None
+    """lora trains a small adapter; full trains every weight."""
+
+    epochs: int | None = Field(default=None, ge=1, le=1000)
+    """How many times every training row is seen."""
+
+    batch_size: int | None = Field(default=None, ge=1)
+    """Rows in one optimizer step, whatever the memory."""
+
+    learning_rate: float | None = Field(default=None, gt=0, le=1)
+    """The highest learning rate, reached after the warm-up."""
+
+    warmup_ratio: float | None = Field(default=None, ge=0, le=0.5)
+    """The share of all steps in which the learning rate rises from zero."""
+
+    schedule: Literal["cosine"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    """AdamW's weight decay."""
+
+    max_grad_norm: float = Field(default=1.0, gt=0, le=1000)
+    """Gradients are scaled down to this norm where they are larger."""
+
+    precision: Literal["auto"] | Precision = "auto"
+    """The number format of the arithmetic: bf16 takes half of fp32's memory."""
+
+    gradient_checkpointing: bool | None = None
+    """Compute activations twice rather than keep them: less memory, more time."""
+
+    micro_batch_tokens: int | None = Field(default=None, ge=16)
+    """The most tokens that go through the model at once."""
+
+    eval_every: int | None = Field(default=None, ge=1)
+    """Steps between two looks at the validation loss."""
+
+    save_every: int | None = Field(default=None, ge=1)
+    """Steps between two checkpoints."""
+
+    early_stopping_patience: int | None = Field(default=None, ge=0)
+    """Stop after this many looks without a better validation loss; 0 never stops early."""
+
+    max_steps: int | None = Field(default=None, ge=1)
+    """Stop after this many optimizer steps, whatever the epochs."""
+
+    seed: int = Field(default=42, ge=0, lt=2**32)
+    """The number that decides the order of the rows and the adapter's first values."""
+
+    device: Literal["auto"] | Device = "auto"
+    """Where to train: cpu or cuda."""
+
+    lora: LoraOptions = LoraOptions()
+    """The adapter's own options."""
+
+
+class EvaluateOptions(Options):
+    """How base and tuned model are compared on held-out rows."""
+
+    rows: int = Field(default=200, ge=1)
+    """The most held-out rows to answer."""
+
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    """The longest answer in tokens."""
+
+    temperature: float = Field(default=0.0, ge=0, le=10)
+    """0 always takes the likeliest token; higher values vary the answers."""
+
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Sample only from the likeliest tokens that together have this probability."""
+
+    repetition_penalty: float = Field(default=1.0, gt=0, le=10)
+    """Above 1, tokens that occurred before become less likely."""
+
+    batch_size: int = Field(default=16, ge=1)
+    """Questions answered at the same time."""
+
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """The confidence of the intervals."""
+
+    resamples: int = Field(default=2000, ge=100)
+    """Resamples of the paired bootstrap."""
+
+    seed: int = Field(default=42, ge=0, lt=2**32)
+    """The number that decides sampling and resampling."""
+
+    examples: int = Field(default=3, ge=0)
+    """Answers shown side by side at the end."""
+
+
+class Recipe(Options):
+    """Everything a run is asked to do."""
+
+    description: str | None = None
+    """What the recipe is for."""
+
+    model: ModelOptions = ModelOptions()
+    """The base model."""
+
+    data: DataOptions = DataOptions()
+    """The data file."""
+
+    train: TrainOptions = TrainOptions()
+    """Training."""
+
+    evaluate: EvaluateOptions = EvaluateOptions()
+    """Evaluation."""
+
+
+def shelf() -> dict[str, Path]:
+    """Return the shipped recipes: name → file."""
+    folder = Path(str(resources.files(__package__))) / "shelf"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_recipe(name_or_file: str | None = None, overrides: Sequence[str] = ()) -> Recipe:
+    """Return a shipped recipe by name (``default`` where none is given) or one from a file.
+
+    ``overrides`` are ``key=value``: the key dotted (``train.epochs``) or the last name alone
+    where only one option has it (``epochs``); the value in YAML.
+
+    Raises:
+        RecipeError: all problems of the file and of the overrides, one sentence each.
+    """
+    path = _recipe_path(name_or_file or "default")
+    data, positions = load_yaml(path)
+    data = _without_empty_groups(data, Recipe)
+    arguments: dict[KeyPath, str] = {}
+    problems: list[str] = []
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        target = _override_path(key.strip())
+        if not equals or not key.strip():
+            problems.append(say("error.override_form", text=text))
+        elif isinstance(target, list):
+            choices = ", ".join(dotted(p) for p in target)
+            problems.append(say("error.override_ambiguous", key=key.strip(), choices=choices))
+        else:
+            arguments[target] = text
+            _put(data, target, override_value(value.strip()))
+    return validated(Recipe, data, Source(str(path), positions, arguments), problems)
+
+
+def _recipe_path(name_or_file: str) -> Path:
+    shipped = shelf()
+    if name_or_file in shipped:
+        return shipped[name_or_file]
+    path = Path(name_or_file).expanduser()
+    if path.exists() or path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        return path
+    near = get_close_matches(name_or_file, shipped, n=1)
+    key = "error.recipe_unknown_near" if near else "error.recipe_unknown"
+    raise RecipeError(
+        key, name=name_or_file, near="".join(near), names=", ".join(shipped)
+    ) from None
+
+
+def _override_path(key: str) -> KeyPath | list[KeyPath]:
+    """Return where ``key`` points, or all candidates where a bare name is not enough.
+
+    A name that nothing is called keeps its own path, to be reported as an unknown key.
+    """
+    if "." in key or key in Recipe.model_fields:
+        return tuple(key.split("."))
+    found = [path for path in option_paths(Recipe) if path[-1] == key]
+    if len(found) > 1:
+        return found
+    return found[0] if found else (key,)
+
+
+def override_value(text: str) -> Any:
+    """Return the value typed after ``=``, read as YAML; text that is not YAML stays text.
+
+    A sentence that happens to hold ``: `` or ``#`` is text: only a value that opens with a
+    bracket or a quote is read as a list, a mapping or a quoted string.
+    """
+    try:
+        value = parse_yaml(f"value: {text}", "value")[0].get("value")
+    except RecipeError:
+        return text
+    plain = value is None or isinstance(value, bool | int | float)
+    return value if plain or text[:1] in tuple("[{\"'") else text
+
+
+def _put(data: dict[str, Any], path: KeyPath, value: Any) -> None:
+    for part in path[:-1]:
+        below = data.get(str(part))
+        if not isinstance(below, dict):
+            below = data[str(part)] = {}
+        data = below
+    data[str(path[-1])] = value
+
+
+def _without_empty_groups(data: dict[str, Any], kind: type[BaseModel]) -> dict[str, Any]:
+    """Leave out groups with nothing under them, such as ``train:`` with all lines commented."""
+    kept: dict[str, Any] = {}
+    for name, value in data.items():
+        info = kind.model_fields.get(name)
+        group = info.annotation if info else None
+        if isinstance(group, type) and issubclass(group, BaseModel):
+            if value is None:
+                continue
+            if isinstance(value, dict):
+                value = _without_empty_groups(value, group)
+        kept[name] = value
+    return kept

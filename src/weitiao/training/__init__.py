@@ -1,0 +1,1 @@
+"""The loop: optimizer steps over flat micro-batches, checkpoints, resume."""
