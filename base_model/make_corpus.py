@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import repetition
 import sources
 import synthetic
 from sources import bucket, han_only
@@ -34,8 +35,10 @@ POETRY = re.compile(
     r"诗|绝句|俳句|押韵|歌词|打油|poe[mt]|haiku|sonnet|verse|rhym|lyric|limerick", re.I
 )
 COUPLET_HAN = 10
-TRAIN, POEMS, MODERN, ENGLISH, SYNTHETIC = (
-    "train", "heldout_poems", "heldout_modern", "heldout_english", "heldout_synthetic",
+LOOPS, REPETITIONS = 16_000, 10_000
+POEMS_PERCENT = 60
+COPYING, TRAIN, POEMS, MODERN, ENGLISH, SYNTHETIC = (
+    "copying", "train", "heldout_poems", "heldout_modern", "heldout_english", "heldout_synthetic",
 )  # fmt: skip
 
 
@@ -76,7 +79,7 @@ def poems(data: Path, held_out_tenths: int) -> Iterator[Document]:
     for poem in probes:
         yield Document(poem.text, POEMS, "poems")
     for body, poem in kept.items():
-        if bucket(body, 100) and not couplets(poem.body) & probed:
+        if 0 < bucket(body, 100) <= POEMS_PERCENT and not couplets(poem.body) & probed:
             yield Document(poem.text, TRAIN, "poems")
 
 
@@ -110,11 +113,13 @@ def dialogues(data: Path) -> Iterator[Document]:
 
 
 def others(data: Path, seed: int, characters: int) -> Iterator[Document]:
-    """Yield the encyclopaedia's passages and the synthetic text."""
+    """Yield the encyclopaedia's passages, the synthetic text and the repetitions."""
     for text in sources.passages(data / "wiki_demo.txt"):
         yield Document(text, ENGLISH if bucket(text, 100) == 0 else TRAIN, "wiki")
     for text in synthetic.documents(seed, characters):
         yield Document(text, SYNTHETIC if bucket(text, 100) == 0 else TRAIN, "synthetic")
+    for number, text in enumerate(repetition.documents(seed, LOOPS + REPETITIONS)):
+        yield Document(text, COPYING if number < LOOPS else TRAIN, "repetition")
 
 
 def write(documents: Iterable[Document], out: Path, seed: int) -> dict[str, list[Document]]:

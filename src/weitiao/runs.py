@@ -313,7 +313,7 @@ class RunSummary:
     """A line of ``weitiao runs``; None where the run has not come so far.
 
     ``when``: seconds since the epoch at which the run last wrote something. ``verdict``:
-    better, worse, no_difference or cannot_tell, as the evaluation found.
+    better, worse, same or cannot_tell, as the evaluation found.
     """
 
     name: str

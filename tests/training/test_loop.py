@@ -56,7 +56,9 @@ def work(folder: Path, *overrides: str, **changes: Any) -> Work:
         )
     folder.mkdir(exist_ok=True)
     run = Run(folder)
-    made = Work(model, plan, SAMPLES, VALIDATION, ORIGINS, run, EventLog(run.events))
+    made = Work(
+        model, plan, SAMPLES, VALIDATION, ORIGINS, run, EventLog(run.events), lambda _: None
+    )
     return replace(made, **changes)
 
 

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import warnings
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,6 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
     from weitiao.models.runtime import prepare_process
 
     prepare_process()
+    if os.environ.get("WEITIAO_DEBUG") != "1":
+        # Libraries warn their programmers; a user can do nothing about it.
+        warnings.simplefilter("ignore")
     _leave_in_order_when_terminated()
     given = sys.argv[1:] if arguments is None else arguments
     try:
@@ -86,6 +90,8 @@ def _carry_out(arguments: list[str]) -> int:
     except TyperException as error:
         _say_error(complaint(error))
         return error.exit_code
+    if code == INTERRUPTED:  # typer makes this of a Ctrl-C
+        raise KeyboardInterrupt
     return code if isinstance(code, int) else 0
 
 

@@ -3,49 +3,38 @@
 from difflib import get_close_matches
 from typing import Any
 
-from typer.core import TyperCommand, TyperGroup
+from rich.table import Table
+from rich.text import Text
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
+from weitiao.cli.screen import blank, screen, sentence, show
 from weitiao.errors import RecipeError
 from weitiao.words import say
 
 
-def spoken(command: Any) -> Any:
-    """Put the sentences of the catalogue where ``command`` and those below it hold keys."""
-    command.help = say(command.help)
-    command.options_metavar = say("cli.usage.options")
-    if panel := getattr(command, "rich_help_panel", None):
-        command.rich_help_panel = say(panel)
-    for parameter in command.params:
-        parameter.help = say(parameter.help)
-    if isinstance(command, TyperGroup):
-        command.subcommand_metavar = say("cli.usage.command")
-        for below in command.commands.values():
-            spoken(below)
-    return command
+class _Spoken:
+    """What verbs and groups of verbs share: a help page of our own."""
+
+    def get_help(self, ctx: Any) -> str:
+        """Print the help page. typer's own folds no Chinese and shows the types of Python."""
+        command: Any = self
+        console = screen()
+        sentence(console, say("cli.usage.usage", usage=_usage(command, ctx)), "bold")
+        blank(console)
+        sentence(console, say(command.help))
+        arguments = _arguments(command)
+        options = [p for p in command.get_params(ctx) if p not in arguments]
+        _panel("cli.panel.arguments", [(p.metavar, say(p.help)) for p in arguments])
+        _panel("cli.panel.options", [_option(p) for p in options])
+        for panel, verbs in _verbs(command).items():
+            _panel(panel, [(verb.name, say(verb.help)) for verb in verbs])
+        if any(argument.name == "settings" for argument in arguments):
+            _panel("cli.panel.settings", _settings())
+        return ""
 
 
-def _speak_in_help() -> None:
-    """Give typer's own words on a help page in the language spoken now."""
-    from typer import rich_utils
-
-    rich_utils.OPTIONS_PANEL_TITLE = say("cli.panel.options")
-    rich_utils.ARGUMENTS_PANEL_TITLE = say("cli.panel.arguments")
-    rich_utils.COMMANDS_PANEL_TITLE = say("cli.panel.commands")
-    rich_utils.DEFAULT_STRING = say("cli.panel.default")
-
-
-def _with_help_in_words(option: Any) -> Any:
-    if option is not None:
-        option.help = say("cli.help.help")
-    return option
-
-
-def _usage(text: str) -> str:
-    return text.replace("Usage: ", say("cli.usage.usage"), 1)
-
-
-class Command(TyperCommand):
+class Command(_Spoken, TyperCommand):
     """A verb. What is too much on its line is refused in words of ours."""
 
     allow_extra_args = True
@@ -57,21 +46,8 @@ class Command(TyperCommand):
             raise RecipeError("cli.usage.extra", text=" ".join(rest), command=ctx.command_path)
         return rest
 
-    def get_help_option(self, ctx: Any) -> Any:
-        """Return ``--help`` with its words."""
-        return _with_help_in_words(super().get_help_option(ctx))
 
-    def get_usage(self, ctx: Any) -> str:
-        """Return the usage line with its words."""
-        return _usage(super().get_usage(ctx))
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Print the help page."""
-        _speak_in_help()
-        super().format_help(ctx, formatter)
-
-
-class Group(TyperGroup):
+class Group(_Spoken, TyperGroup):
     """Verbs under one name."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -89,23 +65,69 @@ class Group(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Carry out the verb; say which there are where none is given."""
         if not ctx._protected_args and not ctx.args:
-            raise RecipeError(
-                "cli.usage.no_verb", all=", ".join(self.commands), command=ctx.command_path
-            )
+            names = ", ".join(self.commands)
+            raise RecipeError("cli.usage.no_verb", all=names, command=ctx.command_path)
         return super().invoke(ctx)
 
-    def get_help_option(self, ctx: Any) -> Any:
-        """Return ``--help`` with its words."""
-        return _with_help_in_words(super().get_help_option(ctx))
 
-    def get_usage(self, ctx: Any) -> str:
-        """Return the usage line with its words."""
-        return _usage(super().get_usage(ctx))
+def _arguments(command: Any) -> list[Any]:
+    return [parameter for parameter in command.params if isinstance(parameter, TyperArgument)]
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Print the help page."""
-        _speak_in_help()
-        super().format_help(ctx, formatter)
+
+def _usage(command: Any, ctx: Any) -> str:
+    pieces = [p.metavar if p.required else f"[{p.metavar} …]" for p in _arguments(command)]
+    if isinstance(command, TyperGroup):
+        pieces = [say("cli.usage.command")]
+    return " ".join([ctx.command_path, *pieces, say("cli.usage.options")])
+
+
+def _option(parameter: Any) -> tuple[str, str]:
+    names = ", ".join(parameter.opts)
+    if names == "--help":
+        return names, say("cli.help.help")
+    told = say(parameter.help)
+    # A default that is a word on the line; a flag's is that it is not there.
+    if isinstance(parameter.default, str):
+        told += say("cli.panel.default", value=parameter.default)
+    return f"{names} {parameter.metavar}" if parameter.metavar else names, told
+
+
+def _verbs(command: Any) -> dict[str, list[Any]]:
+    """Return heading → verbs of a group; none for a verb."""
+    found: dict[str, list[Any]] = {}
+    for verb in getattr(command, "commands", {}).values():
+        panel = getattr(verb, "rich_help_panel", None)
+        found.setdefault(panel if isinstance(panel, str) else "cli.panel.commands", []).append(verb)
+    return found
+
+
+def _panel(heading: str, lines: list[tuple[str, str]]) -> None:
+    """Print names beside what they mean; nothing where there are none."""
+    if not lines:
+        return
+    console = screen()
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="cyan", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, told in lines:
+        grid.add_row("  " + name, Text(told))
+    blank(console)
+    sentence(console, say(heading), "bold")
+    show(console, grid)
+
+
+def _settings() -> list[tuple[str, str]]:
+    """Return every setting with what its declaration says of it, which is in English."""
+    from weitiao.plan.recipe import Recipe
+    from weitiao.plan.yaml_file import dotted, option_paths
+
+    found = []
+    for path in option_paths(Recipe):
+        kind: Any = Recipe
+        for part in path[:-1]:
+            kind = kind.model_fields[part].annotation
+        found.append((dotted(path), kind.model_fields[path[-1]].description or ""))
+    return found
 
 
 def complaint(error: TyperException) -> str:
@@ -122,7 +144,6 @@ def complaint(error: TyperException) -> str:
         return say(key, option=option, near=near, command=command)
     if kind == "BadOptionUsage":
         return say("cli.usage.option_value", option=option, command=command)
-    name = parameter.display_name_raw if parameter is not None else ""
-    if kind == "MissingParameter":
-        return say("cli.usage.missing", name=name, command=command)
-    return say("cli.usage.bad_value", name=name, why=error.message, command=command)
+    if kind == "MissingParameter" and parameter is not None:
+        return say("cli.usage.missing", name=parameter.display_name_raw, command=command)
+    return say("cli.usage.not_understood", why=error.message, command=command)

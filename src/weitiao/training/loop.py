@@ -8,8 +8,9 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from peft import PeftModel
@@ -39,7 +40,11 @@ KEPT_CHECKPOINTS = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Work:
-    """What a training works on. ``origins`` says where each sample's row stood."""
+    """What a training works on.
+
+    ``origins`` says where each record stood, by ``Sample.row``. ``extras`` writes into the
+    folder of the weights whatever is needed beside them: the tokenizer.
+    """
 
     model: PreTrainedModel | PeftModel
     plan: Plan
@@ -48,6 +53,7 @@ class Work:
     origins: Sequence[Origin]
     run: Run
     events: EventLog
+    extras: Callable[[Path], object]
 
     @property
     def precision(self) -> torch.dtype:
@@ -216,6 +222,7 @@ def _keep_weights(work: Work) -> None:
     target = work.run.adapter if isinstance(work.model, PeftModel) else work.run.model
     with publish_directory(target) as folder:
         save_trained(work.model, folder, work.precision)
+        work.extras(folder)
 
 
 def _save(

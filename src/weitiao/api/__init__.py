@@ -1,0 +1,40 @@
+"""What a program calls, and what every door calls: one function a stage, a few lines each.
+
+The stages meet in the run directory. Each function takes the run so far and does what is
+missing before it, so ``evaluate(start(recipe))`` is enough; what a stage has already
+written is not done again. torch and transformers are imported here, inside the functions,
+and nowhere to the left: reading a run's files never waits for them.
+
+    >>> from weitiao import api
+    >>> recipe = api.recipe_for("poems.json", model="embedded", overrides=["epochs=3"])
+    >>> run = api.start(recipe, "runs/poems")
+    >>> results = api.evaluate(run)
+    >>> print(results.verdict.outcome)
+"""
+
+from weitiao.api.begin import find_run, open_or_start, recipe_for, recipe_of, runs, start
+from weitiao.api.look import Shown, chat, check, kept_rows, require_trained, show
+from weitiao.api.stages import evaluate, plan, report, run, split, train
+from weitiao.runs import open_run
+
+__all__ = [
+    "Shown",
+    "chat",
+    "check",
+    "evaluate",
+    "find_run",
+    "kept_rows",
+    "open_or_start",
+    "open_run",
+    "plan",
+    "recipe_for",
+    "recipe_of",
+    "report",
+    "require_trained",
+    "run",
+    "runs",
+    "show",
+    "split",
+    "start",
+    "train",
+]

@@ -1,0 +1,199 @@
+"""From what was asked to a run directory, and what both stages and onlookers need of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from weitiao.errors import DataError, RunError
+from weitiao.events import EventLog, Listener
+from weitiao.runs import Exists, Run, RunSummary, create_run, list_runs, open_run
+
+if TYPE_CHECKING:
+    from weitiao.models.load import ModelSource
+    from weitiao.models.pair import Voice
+    from weitiao.plan.plan import Plan
+    from weitiao.plan.recipe import Recipe
+    from weitiao.records.render import ChatFormat
+
+
+def recipe_for(
+    data: str | Path | None = None,
+    *,
+    model: str | None = None,
+    recipe: str | None = None,
+    overrides: Sequence[str] = (),
+    system: str | None = None,
+    columns: str | None = None,
+) -> Recipe:
+    """Return the recipe by name or file, with what was said beside it put in.
+
+    Raises:
+        RecipeError: a key or a value that is not understood.
+        DataError: ``columns`` is not understood.
+    """
+    from weitiao.plan.recipe import load_recipe
+    from weitiao.records.options import parse_columns
+
+    found = load_recipe(recipe, overrides)
+    said = {
+        "path": None if data is None else str(data),
+        "system": system,
+        "columns": None if columns is None else parse_columns(columns),
+    }
+    options = found.data.model_copy(update={k: v for k, v in said.items() if v is not None})
+    base = found.model if model is None else found.model.model_copy(update={"name": model})
+    return found.model_copy(update={"data": options, "model": base})
+
+
+def recipe_of(run: Run) -> Recipe:
+    """Return what was asked of ``run``, with what its plan settled.
+
+    Raises:
+        RecipeError: its ``recipe.yaml`` was changed and cannot be understood any more.
+    """
+    from weitiao.plan.recipe import load_recipe
+
+    return load_recipe(str(run.recipe))
+
+
+def start(
+    recipe: Recipe,
+    out: str | Path | None = None,
+    exists: Exists = "refuse",
+    root: str = "runs",
+    name: str | None = None,
+) -> Run:
+    """Make the run directory for ``recipe``, with the recipe in it.
+
+    The model is looked for before anything is written, so that a wrong name leaves no run.
+    Without ``out`` the directory is called ``name``, or as the data file.
+
+    Raises:
+        DataError: there is no such data.
+        ModelError: there is no such model.
+        RunError: the directory exists and nothing was said about it, or the run there was
+            begun with other settings.
+    """
+    from weitiao.plan.resolved import recipe_yaml
+    from weitiao.records.files import write_atomic
+    from weitiao.records.readers import find_files
+
+    data = data_path(recipe)
+    find_files(data)
+    source_of(recipe)
+    run = create_run(None if out is None else Path(out), name or data.stem, exists, Path(root))
+    if run.recipe.exists():
+        _refuse_other_settings(run, recipe)
+    else:
+        write_atomic(run.recipe, recipe_yaml(recipe, None))
+    return run
+
+
+def find_run(target: str) -> Run | None:
+    """Return the run that ``target`` names by folder or name; None where it names data.
+
+    Raises:
+        RunError: it is neither a run nor data.
+    """
+    from weitiao.records.readers import KINDS
+
+    path = Path(target).expanduser()
+    # What is called like a data file is one, or one that is missing.
+    if path.suffix.lower() in KINDS or (path.exists() and not Run(path).begun):
+        return None
+    try:
+        return open_run(target)
+    except RunError as error:
+        if error.key == "error.run_missing":
+            raise RunError("error.neither_data_nor_run", name=target) from error
+        raise
+
+
+def open_or_start(target: str, recipe: Recipe, out: str | None, exists: Exists) -> tuple[Run, bool]:
+    """Return the run that ``target`` names, or one made for the data it names; and which it is.
+
+    The second value says whether the run was made just now.
+    ``recipe`` is what was asked: its data are ``target`` where that is no run.
+
+    Raises:
+        RunError: it is neither, or the run was begun with other settings.
+    """
+    if (run := find_run(target)) is None:
+        return start(recipe, out, exists), exists != "resume"
+    if out is not None or exists == "overwrite":
+        raise RunError("error.run_given", path=run.path)
+    without_data = recipe.data.model_copy(update={"path": None})
+    _refuse_other_settings(run, recipe.model_copy(update={"data": without_data}))
+    return run, False
+
+
+def runs(root: str | Path = "runs") -> list[RunSummary]:
+    """Return the runs in ``root``, newest first."""
+    return list_runs(Path(root))
+
+
+def data_path(recipe: Recipe) -> Path:
+    """Return where the recipe's data are.
+
+    Raises:
+        DataError: no data were named.
+    """
+    if recipe.data.path is None:
+        raise DataError("error.no_data_path")
+    return Path(recipe.data.path).expanduser()
+
+
+def source_of(recipe: Recipe) -> ModelSource:
+    """Return where the recipe's base model is."""
+    from weitiao.models.load import find_model
+
+    asked = recipe.model
+    return find_model(asked.name, asked.revision, asked.trust_remote_code)
+
+
+def chat_format(recipe: Recipe) -> ChatFormat:
+    """Return the tokenizer of the recipe's model with its chat template."""
+    from weitiao.models.load import load_tokenizer
+    from weitiao.records.render import ChatFormat as Format
+
+    return Format(load_tokenizer(source_of(recipe)))
+
+
+def load_pair_of(run: Run, recipe: Recipe, settled: Plan) -> tuple[Voice, Voice]:
+    """Return (base, tuned) of ``run``, loaded as they were trained."""
+    import torch
+
+    from weitiao.models.pair import load_pair
+
+    dtype = torch.bfloat16 if settled.precision == "bf16" else torch.float32
+    trained = run.model if settled.method == "full" else run.adapter
+    return load_pair(source_of(recipe), trained, dtype, torch.device(settled.device))
+
+
+def log_of(run: Run, listeners: tuple[Listener, ...]) -> EventLog:
+    """Return the log that writes into ``run`` and tells ``listeners``."""
+    return EventLog(run.events, listeners)
+
+
+def _refuse_other_settings(run: Run, recipe: Recipe) -> None:
+    """Raise where ``recipe`` asks for something else than the run was begun with."""
+    begun = recipe_of(run)
+    if recipe.data.path and data_path(begun).resolve() != data_path(recipe).resolve():
+        asked: tuple[str, Any, Any] | None = ("data.path", begun.data.path, recipe.data.path)
+    else:
+        asked = next(_differences(begun, recipe), None)
+    if asked is not None:
+        setting, before, now = asked
+        raise RunError("error.run_settled", path=run.path, setting=setting, before=before, now=now)
+
+
+def _differences(begun: Any, asked: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield (key, value then, value now) of what was given in ``asked`` and differs."""
+    for name in sorted(asked.model_fields_set - {"path", "description"}):
+        before, now = getattr(begun, name), getattr(asked, name)
+        if hasattr(now, "model_fields_set"):
+            yield from _differences(before, now, f"{prefix}{name}.")
+        elif now is not None and before != now:
+            yield f"{prefix}{name}", before, now

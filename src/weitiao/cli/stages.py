@@ -1,0 +1,153 @@
+"""A run from stage to stage on the screen, each shown as it is done."""
+
+import shutil
+from pathlib import Path
+from typing import Literal
+
+from weitiao import api
+from weitiao.cli import tables
+from weitiao.cli.screen import blank, clean, show, verbatim
+from weitiao.cli.view import View, spent
+from weitiao.errors import DataError, ModelError
+from weitiao.runs import Run
+from weitiao.words import say
+
+Goal = Literal["split", "plan", "train", "eval", "run"]
+_ORDER: tuple[Goal, ...] = ("split", "plan", "train", "eval", "run")
+
+EXAMPLES_SHOWN = 3
+
+
+def go(view: View, run: Run, goal: Goal, *, resume: bool = False, made: bool = False) -> None:
+    """Do what is missing up to ``goal`` and show it; ``made``: the run was made just now.
+
+    ``run`` shows every stage, the others their own and those that had to be done first.
+    """
+    last = _ORDER.index(goal)
+    if goal in ("split", "run") or not run.stage_done("records"):
+        _data(view, run, made=made)
+    if last >= 1 and (goal in ("plan", "run") or not run.stage_done("plan")):
+        _plan(view, run, every=goal == "plan")
+    if last >= 2 and (goal in ("train", "run") or not run.stage_done("train")):
+        _train(view, run, resume=resume)
+    if last >= 3:
+        _evaluate(view, run, resume=resume)
+    _next_step(view, run, goal)
+
+
+def _data(view: View, run: Run, *, made: bool) -> None:
+    from weitiao.evaluation.report.facts import read_facts
+
+    view.heading(say("cli.stage.data"))
+    view.wait(say("cli.progress.loading"))
+    try:
+        report = api.split(run, (view,))
+    except (DataError, ModelError):
+        # A run that never got its data holds nothing but the question.
+        if made and not run.stage_done("records"):
+            shutil.rmtree(run.path)
+        raise
+    view.still()
+    view.note(say("cli.run_folder", path=clean(str(run.path))))
+    for text in tables.data_sentences(report):
+        view.note(text)
+    if report.rejected:
+        examples = read_facts(run).rejected
+        first = {name: (row.file, row.line, row.reason) for name, (row, *_) in examples.items()}
+        show(view.console, tables.rejections(report, first))
+        view.note(say("cli.data.rejected_file"))
+        verbatim(view.console, str(run.records / "rejected.jsonl"), "")
+    for text in tables.split_sentences(report):
+        view.note(text)
+
+
+def _plan(view: View, run: Run, *, every: bool) -> None:
+    view.heading(say("cli.stage.plan"))
+    view.wait(say("cli.progress.measuring"))
+    settled = api.plan(run, (view,))
+    view.still()
+    view.note(
+        say(
+            "cli.plan.model",
+            model=clean(settled.model),
+            rows=f"{settled.rows:,}",
+            tokens=f"{settled.tokens_per_epoch:,}",
+        )
+    )
+    show(view.console, tables.settings(settled, every=every))
+    view.note(tables.forecast(settled))
+    if not every:
+        view.note(say("cli.plan.all", name=clean(str(run.path))), "dim")
+    for warning in settled.warnings:
+        view.note(warning.sentence(), "yellow")
+    if every:
+        for problem in (*settled.problems, *settled.remedies):
+            view.note(problem.sentence(), "red")
+
+
+def _train(view: View, run: Run, *, resume: bool) -> None:
+    from weitiao.evaluation.report.facts import read_facts
+
+    view.heading(say("cli.stage.training"))
+    view.wait(say("cli.progress.loading"))
+    settled = api.train(run, (view,), resume=resume)
+    view.still()
+    happened = read_facts(run).training
+    if happened is not None:
+        predicted = settled.predicted
+        view.note(
+            spent(
+                (predicted.train_seconds, predicted.peak_memory_bytes),
+                (happened.seconds, happened.peak_memory_bytes),
+            )
+        )
+        if happened.best_step:
+            view.note(say("cli.kept", step=happened.best_step))
+
+
+def _evaluate(view: View, run: Run, *, resume: bool) -> None:
+    view.heading(say("cli.stage.evaluation"))
+    view.wait(say("cli.progress.loading"))
+    results = api.evaluate(run, (view,), resume=resume)
+    view.still()
+    view.heading(say("cli.stage.result"))
+    show(view.console, tables.scores(results))
+    sentence, cautions = tables.verdict(results)
+    view.console.print(sentence, soft_wrap=not view.console.is_terminal)
+    for caution in cautions:
+        view.note(caution, "yellow")
+    drawn = [example for example in results.examples if example.why == "random"][:EXAMPLES_SHOWN]
+    if drawn:
+        blank(view.console)
+        view.note(say("cli.result.examples"))
+    for example in tables.side_by_side(drawn):
+        show(view.console, example)
+
+
+def _next_step(view: View, run: Run, goal: Goal) -> None:
+    """Say where the result is and which command comes next."""
+    console = view.console
+    blank(console)
+    if goal == "run":
+        report(view, run)
+    following = {
+        "split": ("cli.next.plan", "weitiao plan"),
+        "plan": ("cli.next.train", "weitiao train"),
+        "train": ("cli.next.eval", "weitiao eval"),
+        "eval": ("cli.next.report", "weitiao report"),
+        "run": ("cli.next.chat", "weitiao chat"),
+    }
+    key, command = following[goal]
+    view.note(say(key))
+    verbatim(console, tables.command(command, str(run.path)))
+    if goal == "run":
+        view.note(say("cli.next.runs"))
+        verbatim(console, "weitiao runs")
+
+
+def report(view: View, run: Run) -> Path:
+    """Write the report and say where it is."""
+    path = api.report(run)
+    view.note(say("cli.result.report"))
+    verbatim(view.console, str(path))
+    return path

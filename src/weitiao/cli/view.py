@@ -1,0 +1,180 @@
+"""What happens, as it happens: events in, a bar on a terminal or a line now and then out."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.text import Text
+
+from weitiao.cli.screen import blank, clean, lasted, memory, sentence, speed
+from weitiao.events import Event
+from weitiao.words import say
+
+SECONDS_BETWEEN_LINES = 5.0
+"""How often progress is written where the output is no terminal."""
+
+_STEPS_AVERAGED = 10
+
+
+class View:
+    """Listens to a run and shows it on ``console``; a context that ends any moving line."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._moving: Progress | None = None
+        self._told = 0.0
+        self._losses: deque[float] = deque(maxlen=_STEPS_AVERAGED)
+        self._speeds: deque[float] = deque(maxlen=_STEPS_AVERAGED)
+        self._validation = ""
+        self._answering = ""
+        self._shown: dict[str, Callable[[dict[str, Any]], None]] = {
+            "records.progress": self._reading,
+            "train.resumed": self._resumed,
+            "train.start": self._training,
+            "train.step": self._step,
+            "train.eval": self._validated,
+            "train.shrunk": self._shrunk,
+            "train.done": self._trained,
+            "evaluation.progress": self._answer,
+            "evaluation.done": self._answered,
+        }
+
+    def __enter__(self) -> "View":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.still()
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        if shown := self._shown.get(event.kind):
+            shown(dict(event.data))
+
+    def heading(self, title: str) -> None:
+        """Begin a stage."""
+        self.still()
+        self._told = time.monotonic()
+        blank(self.console)
+        if self.console.is_terminal:
+            self.console.rule(Text(f" {title} ", style="bold cyan"), style="cyan", align="left")
+        else:
+            sentence(self.console, f"== {title} ==")
+
+    def wait(self, text: str) -> None:
+        """Say what takes its time before there is progress to show."""
+        if self.console.is_terminal:
+            self._move(0, None, text)
+
+    def still(self) -> None:
+        """End the moving line."""
+        if self._moving is not None:
+            self._moving.stop()
+            self._moving = None
+
+    def note(self, text: str, style: str = "") -> None:
+        """Print a sentence; a moving line stays below it."""
+        sentence(self.console, text, style)
+
+    def _move(self, done: int, total: int | None, text: str, *, last: bool = False) -> None:
+        """Show progress: in place on a terminal, elsewhere as a line every few seconds."""
+        if self.console.is_terminal:
+            if self._moving is None:
+                self._moving = Progress(
+                    SpinnerColumn(),
+                    BarColumn(bar_width=18),
+                    TextColumn("{task.fields[text]}", markup=False),
+                    console=self.console,
+                    transient=True,
+                )
+                self._moving.add_task("", total=total, text=text)
+                self._moving.start()
+            task = self._moving.tasks[0].id
+            self._moving.update(task, completed=done, total=total, text=text)
+        elif last or time.monotonic() - self._told >= SECONDS_BETWEEN_LINES:
+            self._told = time.monotonic()
+            sentence(self.console, text)
+
+    def _reading(self, data: dict[str, Any]) -> None:
+        self._move(0, None, say("cli.progress.reading", rows=f"{data['rows']:,}"))
+
+    def _resumed(self, data: dict[str, Any]) -> None:
+        self.note(say("cli.resumed", step=data["step"]))
+
+    def _training(self, data: dict[str, Any]) -> None:
+        self._losses.clear()
+        self._speeds.clear()
+        self._validation = ""
+        self._move(0, data["steps"], say("cli.progress.first_step"))
+
+    def _step(self, data: dict[str, Any]) -> None:
+        self._losses.append(data["loss"])
+        self._speeds.append(data["tokens_per_second"])
+        text = say(
+            "cli.progress.step",
+            step=data["step"],
+            steps=data["steps"],
+            epoch=f"{data['epoch']:.1f}",
+            loss=f"{sum(self._losses) / len(self._losses):.3f}",
+            validation=self._validation,
+            speed=speed(sum(self._speeds) / len(self._speeds)),
+            left=lasted(data["eta_seconds"]),
+        )
+        self._move(data["step"], data["steps"], text, last=data["step"] == data["steps"])
+
+    def _validated(self, data: dict[str, Any]) -> None:
+        loss, best = f"{data['loss']:.3f}", bool(data["best"])
+        self._validation = say("cli.progress.validation", loss=loss + ("★" if best else ""))
+        key = "cli.validated_best" if best else "cli.validated"
+        self.note(say(key, step=data["step"], loss=loss), "green" if best else "")
+        if data["stopped_early"]:
+            self.note(say("report.stopped_early"), "yellow")
+
+    def _shrunk(self, data: dict[str, Any]) -> None:
+        self.note(say("cli.shrunk", tokens=data["micro_batch_tokens"]), "yellow")
+
+    def _trained(self, data: dict[str, Any]) -> None:
+        self.still()
+
+    def _answer(self, data: dict[str, Any]) -> None:
+        if data["which"] != self._answering:
+            self.still()
+            self._answering = data["which"]
+        text = say(
+            "cli.progress.answers",
+            which=say(f"report.{data['which']}"),
+            done=data["done"],
+            total=data["total"],
+            speed=speed(data["tokens_per_second"] or None),
+            left=lasted(data["eta_seconds"]),
+        )
+        ended = data["done"] == data["total"]
+        self._move(data["done"], data["total"], text, last=ended)
+        if ended and self.console.is_terminal:
+            self.still()
+            self.note(clean(text))
+
+    def _answered(self, data: dict[str, Any]) -> None:
+        self.still()
+        self.note(say("cli.answered", rows=data["rows"], time=lasted(data["seconds"])))
+
+
+def spent(
+    predicted: tuple[float | None, int | None], actual: tuple[float | None, int | None]
+) -> str:
+    """Say (seconds, bytes) predicted and (seconds, bytes) that it really took."""
+    return say(
+        "cli.spent",
+        time=lasted(actual[0]),
+        memory=memory(actual[1]),
+        predicted_time=lasted(predicted[0]),
+        predicted_memory=memory(predicted[1]),
+    )

@@ -1,0 +1,146 @@
+"""A run that is killed goes on with --resume and ends with the same bytes."""
+
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import QUICK, Weitiao
+
+LONGER = ("max_steps=12", "eval_every=4", "save_every=4", *QUICK[3:])
+
+# Sends itself the signal when the step (or the event) comes, so that the place is exact.
+KILLER = """
+import os, sys
+from weitiao import cli
+from weitiao.events import EventLog
+kind, step, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+emit = EventLog.emit
+def and_kill(self, what, **values):
+    emit(self, what, **values)
+    if what == kind and values.get("step") == step:
+        os.kill(os.getpid(), number)
+EventLog.emit = and_kill
+sys.exit(cli.main(sys.argv[4:]))
+"""
+
+EVERY = [
+    pytest.param(kind, step, number, marks=pytest.mark.slow)
+    for number in (9, 15)
+    for kind, step in [*(("train.step", n) for n in range(1, 13)), ("train.eval", 8)]
+]
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_base: Path, finished: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The adapter of the run that nothing stopped."""
+    from weitiao import cli
+
+    out = tmp_path_factory.mktemp("whole") / "run"
+    line = ["train", str(finished / "tea.jsonl"), "--model", str(tiny_base), "--out", str(out)]
+    assert cli.main([*line, *LONGER]) == 0
+    return (out / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "step", "number"), [("train.step", 6, 9), ("train.step", 7, 15), *EVERY]
+)
+def test_killed_and_resumed(
+    weitiao: Weitiao, data: Path, tiny_base: Path, whole: bytes, kind: str, step: int, number: int
+) -> None:
+    line = ["train", str(data), "--model", str(tiny_base), *LONGER]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLER, kind, str(step), str(number), *line],
+        cwd=data.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    run = data.parent / "runs" / "tea"
+    if number == 9:
+        assert killed.returncode == -9
+    else:
+        assert killed.returncode == 3
+        assert f"after step {step} of 12" in killed.stderr
+        assert len(killed.stderr.strip().splitlines()) == 1
+    said = weitiao(*line, "--resume")
+    assert said.code == 0, said.err
+    assert (run / "adapter" / "adapter_model.safetensors").read_bytes() == whole
+    assert not list(run.glob(".*")), "nothing half-written is left"
+
+
+def test_without_resume_a_broken_off_training_is_left_alone(
+    weitiao: Weitiao, data: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from weitiao.events import EventLog
+
+    emit = EventLog.emit
+
+    def interrupt(self: EventLog, what: str, **values: object) -> None:
+        emit(self, what, **values)
+        if what == "train.step" and values["step"] == 6:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EventLog, "emit", interrupt)
+        assert weitiao("train", data, "--model", tiny_base, *LONGER).code == 130
+    said = weitiao("train", "tea")
+    assert said.code == 2
+    assert "broken off after step 4" in said.err
+    assert "broken off" in weitiao("runs").out
+    assert weitiao("train", "tea", "--resume").code == 0
+
+
+class Screen:
+    """What a program shows on its terminal, read piece by piece."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        self.unread = ""
+
+    def wait_for(self, wanted: str, seconds: float = 60) -> None:
+        """Read up to ``wanted``."""
+        until = time.monotonic() + seconds
+        while wanted not in self.unread and time.monotonic() < until:
+            if select.select([self.handle], [], [], 1)[0]:
+                self.unread += os.read(self.handle, 65536).decode(errors="replace")
+        assert wanted in self.unread, self.unread
+        self.unread = self.unread.partition(wanted)[2]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no pseudo-terminals")
+def test_ctrl_c_stops_the_answer_and_not_the_conversation(finished: Path) -> None:
+    ours, theirs = pty.openpty()
+    code = "import sys; from weitiao.cli import main; sys.exit(main())"
+    chat = subprocess.Popen(
+        [sys.executable, "-c", code, "chat", "tea", "--max-new-tokens", "100000"],
+        cwd=finished, stdin=theirs, stdout=theirs, stderr=theirs,
+        env={**os.environ, "TERM": "xterm", "WEITIAO_LANG": "en"},
+        # Its own session with this terminal, so that Ctrl-C reaches it as a signal.
+        start_new_session=True,
+        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(theirs)
+    screen = Screen(ours)
+    try:
+        screen.wait_for("you> ")
+        os.write(ours, "泡几分钟？\n".encode())
+        screen.wait_for("tuned> ")
+        time.sleep(0.5)
+        os.write(ours, b"\x03")
+        screen.wait_for("[stopped]")
+        screen.wait_for("you> ")
+        # Python itself misses a signal between the prompt and its wait for a key.
+        time.sleep(0.5)
+        os.write(ours, b"\x03")
+        screen.wait_for("To leave: /quit")
+        os.write(ours, b"/quit\n")
+        assert chat.wait(20) == 0
+    finally:
+        chat.kill()
+        os.close(ours)

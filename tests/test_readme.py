@@ -1,0 +1,153 @@
+"""What the pages promise: commands run, links lead somewhere, both languages say the same."""
+
+import ast
+import io
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from weitiao import cli
+from weitiao.cli.app import command_line
+from weitiao.evaluation.evaluate import load_results
+from weitiao.plan.recipe import load_recipe
+from weitiao.words import set_language
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = {"README.md": "README.zh-CN.md", "docs/guide.md": "docs/guide.zh-CN.md"}
+BOTH = [*PAGES, *PAGES.values()]
+ALL = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "base_model").glob("*.md")]
+
+_BLOCK = re.compile(r"^```(sh|python|yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
+_FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+_SETTING = re.compile(r"`([a-z_.]+=[^`\s]+)`")
+_TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+
+
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """(language, text) of everything on the page that can be run or saved."""
+    return _BLOCK.findall(text_of(page))
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that looks like the project's where the pages look at it."""
+    for name in ("src", "Makefile"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WEITIAO_LANG", "en")
+    yield tmp_path
+    set_language("en")
+
+
+def run_line(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run one command as it stands; only what would install or run these tests is looked at."""
+    if line.startswith("weitiao "):
+        monkeypatch.setattr(sys, "stdin", io.StringIO())  # a conversation ends at once
+        assert cli.main(shlex.split(line)[1:]) == 0, line
+    elif line.startswith("make "):
+        planned = subprocess.run(["make", "-n", *line.split()[1:]], capture_output=True, text=True)
+        assert planned.returncode == 0, planned.stderr
+        assert {"make demo": "weitiao demo", "make test": "pytest"}[line] in planned.stdout
+    elif line == ". .venv/bin/activate":
+        found = subprocess.run(["sh", "-c", f"{line} && command -v weitiao"], capture_output=True)
+        assert found.stdout.strip(), "the environment that is made activate has no weitiao"
+    else:
+        pytest.fail(f"nothing here knows how to run: {line}")
+
+
+def save(text: str) -> None:
+    """Write a block under the name in its first line."""
+    first = text.partition("\n")[0]
+    assert re.fullmatch(r"# [\w.]+", first), f"a file to be saved names itself: {first}"
+    Path(first.removeprefix("# ")).write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_everything_on_the_page_runs(
+    page: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = blocks(page)
+    assert {language for language, _ in found} >= {"sh", "python"}, "the search finds too little"
+    for language, text in found:
+        if language == "sh":
+            for line in text.splitlines():
+                run_line(line, monkeypatch)
+        elif language == "yaml":
+            save(text)
+        else:
+            exec(compile(text, page, "exec"), {})
+
+
+def test_a_quick_demo_runs(home: Path) -> None:
+    quick = ("limit=200", "max_steps=2", "rows=8", "max_new_tokens=16", "resamples=100")
+    assert cli.main(["demo", *quick]) == 0
+    assert load_results(home / "runs/demo/evaluation/results.json").rows == 8
+    assert (home / "runs/demo/report.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_demo_shows_a_large_gain(home: Path) -> None:
+    assert cli.main(["demo"]) == 0
+    results = load_results(home / "runs/demo/evaluation/results.json")
+    intent = results.score("field:intent")
+    assert results.verdict.outcome == "better"
+    assert intent.base.value < 0.05
+    assert intent.tuned.value >= 0.8
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_both_languages_show_the_same_commands(page: str) -> None:
+    assert blocks(page) == blocks(PAGES[page])
+
+
+@pytest.mark.parametrize("page", BOTH)
+def test_options_and_settings_that_are_named_exist(page: str) -> None:
+    text = text_of(page)
+    known = {"--help", "--lang", *flags(command_line())}
+    assert set(_FLAG.findall(text)) - known == set()
+    settings = [setting for setting in _SETTING.findall(text) if setting != "key=value"]
+    assert settings
+    load_recipe(None, settings)
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
+def test_the_transcript_is_there(page: str) -> None:
+    _, _, rest = text_of(page).partition("<!-- transcript -->")
+    transcript, end, _ = rest.partition("<!-- /transcript -->")
+    assert end
+    assert "weitiao chat runs/demo" in transcript
+
+
+def flags(command: Any) -> set[str]:
+    own = {name for option in command.params for name in option.opts}
+    return own.union(*(flags(below) for below in getattr(command, "commands", {}).values()))
+
+
+@pytest.mark.parametrize("page", ALL, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert [link for link in _LINK.findall(text) if not (page.parent / link).exists()] == []
+
+
+def test_the_pitfalls_are_held_by_tests_that_exist() -> None:
+    named = _TEST.findall(text_of("docs/footguns.md"))
+    assert len(named) > 20
+    missing = {(file, name) for file, name in named if name not in functions(ROOT / file)}
+    assert missing == set()
+
+
+def functions(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
