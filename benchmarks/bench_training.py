@@ -31,6 +31,7 @@ from weitiao.events import EventLog  # noqa: E402
 from weitiao.models.adapters import add_lora, transformers_model  # noqa: E402
 from weitiao.models.flat import autocast, flat_attention, row_losses  # noqa: E402
 from weitiao.models.load import find_model, load_model, load_tokenizer  # noqa: E402
+from weitiao.models.lora import lean_lora  # noqa: E402
 from weitiao.records.options import DataOptions  # noqa: E402
 from weitiao.records.prepare import check, load_samples  # noqa: E402
 from weitiao.records.render import ChatFormat, Sample  # noqa: E402
@@ -61,7 +62,7 @@ def flat_step(model: PeftModel, samples: list[Sample], chosen: list[int], pad: i
     """Backward pass of one optimizer step as weitiao does it; return the mean loss."""
     inner, total = transformers_model(model), 0.0
     scored = sum(int(samples[i].scored.sum()) for i in chosen)
-    with flat_attention(inner):
+    with flat_attention(inner), lean_lora(inner):
         for _, flat in micro_batches(samples, chosen, BUDGET):
             loss = row_losses(inner, flat, PRECISION).sum() / scored
             loss.backward()

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from tiny import tiny_model
 
+from tiny import tiny_model
 from weitiao.models.conversation import Conversation, text_pieces
 from weitiao.models.generate import Sampling
 from weitiao.models.load import find_model, load_tokenizer

@@ -20,6 +20,7 @@ from weitiao.errors import TrainingError
 from weitiao.events import EventLog
 from weitiao.models.adapters import save_trained, transformers_model
 from weitiao.models.flat import answer_losses, flat_attention, row_losses
+from weitiao.models.lora import lean_lora
 from weitiao.plan.cost import VALIDATION_SAMPLES
 from weitiao.plan.plan import Plan
 from weitiao.records.record import Origin
@@ -78,7 +79,7 @@ def train(work: Work) -> Progress:
     if work.plan.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     # Around the backward passes too: with checkpointing they compute the layers again.
-    with stop_requested() as stop, flat_attention(model):
+    with stop_requested() as stop, flat_attention(model), lean_lora(model):
         if checkpoints := work.run.checkpoints():
             progress = read_checkpoint(checkpoints[-1][1], model, optimizer)
             work.events.emit("train.resumed", step=progress.step)
