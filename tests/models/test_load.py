@@ -108,6 +108,9 @@ def test_a_whole_model_is_saved_in_its_precision(tmp_path: Path) -> None:
     again = load_model(find_model(str(tmp_path)), torch.float32, torch.device("cpu"))
     exact = [x for x, _ in answer_losses(model, samples)]
     assert [x for x, _ in answer_losses(again, samples)] == pytest.approx(exact, rel=0.01)
+    parameters = sum(p.numel() for p in model.parameters())
+    size = (tmp_path / "model.safetensors").stat().st_size
+    assert size < 2 * parameters + 10_000, "the tied head is written once, in two bytes a weight"
 
 
 def test_wrong_layer_names_are_told() -> None:

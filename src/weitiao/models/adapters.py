@@ -73,7 +73,12 @@ def save_trained(
         # PEFT writes an empty model card of its own, which says nothing true.
         (folder / "README.md").unlink(missing_ok=True)
         return
-    state = {name: value.to(dtype) for name, value in model.state_dict().items()}
+    # Tied weights stay one tensor, or the file would hold them twice.
+    cast: dict[int, torch.Tensor] = {}
+    state = {
+        name: cast.setdefault(value.data_ptr(), value.to(dtype))
+        for name, value in model.state_dict().items()
+    }
     model.save_pretrained(str(folder), state_dict=state)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config["dtype"] = str(dtype).removeprefix("torch.")
