@@ -37,7 +37,7 @@ def test_the_embedded_model_on_two_cores():
     found = plan(TINY, DESKTOP)
     assert found.fits
     assert (found.device, found.method, found.precision) == ("cpu", "lora", "bf16")
-    assert found.learning_rate == 2e-3
+    assert found.learning_rate == 5e-3
     assert (found.lora_rank, found.lora_alpha) == (16, 32)
     assert (found.batch_size, found.epochs) == (16, 5)
     assert found.steps == 5 * found.steps_per_epoch == 5 * 63

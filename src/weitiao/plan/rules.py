@@ -86,7 +86,7 @@ def learning_rate(how: Method, objective: Objective, params: int) -> tuple[float
     shown = millions(params)
     if how == "lora":
         if params < TINY_PARAMS:
-            return 2e-3, because("plan.reason.learning_rate_lora_tiny", params=shown)
+            return 5e-3, because("plan.reason.learning_rate_lora_tiny", params=shown)
         if params < SMALL_PARAMS:
             return 5e-4, because("plan.reason.learning_rate_lora_tiny", params=shown)
         rate = 1e-4 if params >= LARGE_PARAMS else 2e-4
