@@ -1,8 +1,8 @@
 """Write ``bank.jsonl``: customers of an imaginary bank, some rows spoilt on purpose.
 
 ``python -m weitiao.examples.bank.generate [FILE]`` writes the same bytes on every machine.
-The sentences live in ``phrasings.zh.toml`` and ``phrasings.en.toml`` beside this file, the
-names, places and greetings in ``values.toml``.
+The sentences live in ``phrasings.toml`` beside this file, the names, places and greetings in
+``values.toml``. They are Chinese: the embedded base model knows little English.
 """
 
 import json
@@ -22,9 +22,7 @@ T = TypeVar("T")
 HERE = Path(__file__).parent
 SEED = 20
 SYSTEM = "你是微潮银行的客服，用JSON回答：intent、slots、reply。"
-LANGUAGES = ("zh", "en")
-# The same for both languages: a split that deals large groups first then mixes them evenly.
-ROWS_PER_PHRASING = 3
+ROWS_PER_PHRASING = 4
 
 SLOTS: dict[str, tuple[str, ...]] = {
     "check_balance": (),
@@ -60,7 +58,6 @@ class Phrasing:
 
     id: str
     intent: str
-    language: str
     text: str
     reply: str
 
@@ -82,12 +79,11 @@ def _words(name: str) -> dict[str, Any]:
 
 
 def phrasings() -> list[Phrasing]:
-    """Return every phrasing of every intent in both languages, in a fixed order."""
+    """Return every phrasing of every intent, in a fixed order."""
     return [
-        Phrasing(f"{intent}.{language}.{i:02d}", intent, language, text, entry["reply"])
+        Phrasing(f"{intent}.{i:02d}", intent, text, entry["reply"])
         for intent in SLOTS
-        for language in LANGUAGES
-        for entry in [_words(f"phrasings.{language}")[intent]]
+        for entry in [_words("phrasings")[intent]]
         for i, text in enumerate(entry["phrasings"], start=1)
     ]
 
@@ -118,19 +114,18 @@ def _value(rng: Random, slot: str, phrasing: Phrasing) -> str:
         return _amount(rng, phrasing.intent)
     if slot in ("card", "phone"):
         return _digits(rng, 4)
-    return str(_pick(rng, _words("values")[phrasing.language][slot]))
+    return str(_pick(rng, _words("values")[slot]))
 
 
-def _spoken(rng: Random, core: str, language: str) -> str:
+def _spoken(rng: Random, core: str) -> str:
     """Put a greeting before a sentence, thanks after it, or leave it bare."""
-    words = _words("values")[language]
+    words = _words("values")
     opener = _pick(rng, words["openers"]) if rng.random() < 0.4 else ""
     closer = _pick(rng, words["closers"]) if rng.random() < 0.3 else ""
-    stop = "。" if language == "zh" else "."
+    stop = "。"
     if core.endswith(("?", "？")) or (not closer and rng.random() < 0.5):
         stop = ""
-    space = " " if closer and language == "en" else ""
-    return f"{opener}{core}{stop}{space}{closer}"
+    return f"{opener}{core}{stop}{closer}"
 
 
 def _row(rng: Random, phrasing: Phrasing) -> Row:
@@ -142,7 +137,7 @@ def _row(rng: Random, phrasing: Phrasing) -> Row:
     }
     return {
         "system": SYSTEM,
-        "instruction": _spoken(rng, phrasing.text.format(**values), phrasing.language),
+        "instruction": _spoken(rng, phrasing.text.format(**values)),
         "input": "",
         "output": json.dumps(answer, ensure_ascii=False),
         "phrasing": phrasing.id,
@@ -232,13 +227,11 @@ def rejections() -> dict[str, int]:
 
 def _spoilt_lines(rng: Random, good: Sequence[Row], said: set[str]) -> Iterator[Line]:
     every = phrasings()
-    chinese = [phrasing for phrasing in every if phrasing.language == "zh"]
     for name, kind in SPOILT.items():
         if name == "exact_copy":
             rows = _shuffled(rng, good)[: kind.rows]
         else:
-            # An English sentence reads the same in GBK and UTF-8: it cannot be spoilt that way.
-            source = _shuffled(rng, chinese if name == "gbk_field" else every)
+            source = _shuffled(rng, every)
             rows = [_new_row(rng, phrasing, said) for phrasing in source[: kind.rows]]
         for row in rows:
             yield Line(kind.spoil(row, rng), name)
