@@ -1,6 +1,6 @@
 """Print the embedded model's bits per character on the held-out texts: lower is better.
 
-    python base_model/measure.py src/weitiao/models/embedded base_model/build
+python base_model/measure.py src/weitiao/models/embedded base_model/build
 """
 
 import argparse

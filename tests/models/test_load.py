@@ -9,7 +9,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 
 from tiny import tiny_model
 from weitiao.errors import ModelError
-from weitiao.models.adapters import add_lora, base_only, load_adapter, save_trained
+from weitiao.models.adapters import add_lora, load_adapter, save_trained
 from weitiao.models.flat import answer_losses
 from weitiao.models.generate import Sampling, generate
 from weitiao.models.load import EMBEDDED, find_model, load_model, load_tokenizer, read_config
@@ -96,7 +96,7 @@ def test_an_adapter_comes_back_as_it_was(tmp_path: Path) -> None:
     assert generate(again.get_base_model(), prompts, sampling, (), 0) == tuned
     base = generate(tiny_model(), prompts, sampling, (), 0)
     assert base != tuned
-    with base_only(again):
+    with again.disable_adapter():
         assert generate(again.get_base_model(), prompts, sampling, (), 0) == base
 
 
