@@ -150,6 +150,7 @@ def main() -> None:
         "largest_loss_gap": f"{gap:.1e}",
     }
     print("\n".join(f"{key:20} {value}" for key, value in result.items()))
+    RESULTS.parent.mkdir(exist_ok=True)
     new = not RESULTS.exists()
     with RESULTS.open("a", newline="", encoding="utf-8") as out:
         writer = csv.DictWriter(out, result)

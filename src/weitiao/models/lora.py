@@ -48,9 +48,8 @@ class _LeanLora(torch.autograd.Function):
 
 
 def _lean_forward(layer: LoraLinear, adapter: str, x: torch.Tensor) -> torch.Tensor:
-    base = layer.get_base_layer()
-    dtype = base.weight.dtype
-    flat_TI = x.to(dtype).reshape(-1, x.shape[-1])
+    base: Any = layer.get_base_layer()
+    flat_TI = x.to(base.weight.dtype).reshape(-1, x.shape[-1])
     y_TO: torch.Tensor = _LeanLora.apply(  # type: ignore[no-untyped-call]
         flat_TI,
         base.weight,
@@ -88,7 +87,7 @@ def lean_lora(model: torch.nn.Module, adapter: str = "default") -> Iterator[int]
         if isinstance(layer, LoraLinear) and _is_plain(layer, adapter)
     ]
     for layer in layers:
-        layer.forward = partial(_lean_forward, layer, adapter)
+        layer.forward = partial(_lean_forward, layer, adapter)  # type: ignore[method-assign]
     try:
         yield len(layers)
     finally:
