@@ -18,7 +18,7 @@ from weitiao.plan.yaml_file import (
     parse_yaml,
     validated,
 )
-from weitiao.records.options import DataOptions, Options
+from weitiao.records.options import DataOptions, EndpointOptions, Options
 from weitiao.words import say
 
 Objective = Literal["sft", "pretrain"]
@@ -169,6 +169,9 @@ class Recipe(Options):
     evaluate: EvaluateOptions = EvaluateOptions()
     """Evaluation."""
 
+    endpoint: EndpointOptions = EndpointOptions()
+    """A service that speaks OpenAI's protocol."""
+
 
 def shelf() -> dict[str, Path]:
     """Return the shipped recipes: name → file."""
@@ -219,16 +222,17 @@ def _recipe_path(name_or_file: str) -> Path:
 
 
 def _override_path(key: str) -> KeyPath | list[KeyPath]:
-    """Return where ``key`` points, or all candidates where a bare name is not enough.
+    """Return where ``key``, an option's path or its end, points; all candidates if several do.
 
     A name that nothing is called keeps its own path, to be reported as an unknown key.
     """
-    if "." in key or key in Recipe.model_fields:
-        return tuple(key.split("."))
-    found = [path for path in option_paths(Recipe) if path[-1] == key]
+    asked = tuple(key.split("."))
+    if asked[0] in Recipe.model_fields:
+        return asked
+    found = [path for path in option_paths(Recipe) if path[-len(asked) :] == asked]
     if len(found) > 1:
         return found
-    return found[0] if found else (key,)
+    return found[0] if found else asked
 
 
 def override_value(text: str) -> Any:

@@ -1,6 +1,5 @@
 """What is wrong with a row: each check returns a named reason, or None."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -105,19 +104,10 @@ def duplicate(record: Record, context: Context) -> Reason | None:
     """A row that says the same, blanks aside, as one that was kept before."""
     if context.options.duplicates == "keep":
         return None
-    key = fingerprint(record)
+    key = record.fingerprint()
     if (first := context.seen.get(key)) is not None:
         return Reason("duplicate", {"file": first.file, "line": first.line})
     return None
-
-
-def fingerprint(record: Record) -> bytes:
-    """Return 16 bytes that are equal for records that say the same, blanks aside."""
-    said = [record.text or ""]
-    for message in record.messages:
-        said += [message.role, message.content, str(message.tool_calls)]
-    text = "\0".join(" ".join(part.split()) for part in said)
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 CHECKS: tuple[Callable[[Record, Context], Reason | None], ...] = (

@@ -1,6 +1,6 @@
 """The options of this room, each declared once; help, schema and form are derived from here."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -8,6 +8,19 @@ from weitiao.errors import DataError
 
 TARGETS = ("prompt", "response", "system", "context")
 """What a column can become; the keys of ``DataOptions.columns``."""
+
+PrivateKind = Literal["id_number", "phone", "bank_card", "email", "address"]
+
+FlagName = Literal[
+    "language_mix",
+    "repeats_prompt",
+    "refusal",
+    "unfinished",
+    "unbalanced_quotes",
+    "broken_json",
+    "reasoning_in_some",
+    "profanity",
+]
 
 Ratio = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -18,8 +31,127 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+class EndpointOptions(Options):
+    """A service that speaks OpenAI's protocol, for growing data and judging answers."""
+
+    url: str | None = None
+    """Where it is, such as http://localhost:8000/v1; without it nothing leaves this machine."""
+
+    model: str | None = None
+    """The model to ask there."""
+
+    key_variable: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key; the key itself never stands in a file."""
+
+    max_requests: int = Field(default=1000, ge=1)
+    """The most requests one command may send."""
+
+    parallel: int = Field(default=4, ge=1, le=64)
+    """Requests under way at the same time."""
+
+    timeout: float = Field(default=120, gt=0)
+    """Seconds to wait for one answer."""
+
+
+class CleanOptions(Options):
+    """What is repaired, looked for and changed in each row; the user's files stay as they are."""
+
+    mojibake: bool = True
+    """Repair UTF-8 text that was saved after being read as GBK (锟斤拷 and the like)."""
+
+    normalise: bool = True
+    """Take out control and zero-width characters and needless white space."""
+
+    width: Literal["keep", "convert"] = "keep"
+    """convert writes full-width letters and digits in half width; Chinese punctuation stays."""
+
+    script: Literal["keep", "simplified", "traditional"] = "keep"
+    """The Chinese script to write everything in."""
+
+    private: Literal["ignore", "report", "mask", "reject"] = "report"
+    """What happens to ID numbers, phones, bank cards, e-mail and street addresses."""
+
+    private_kinds: tuple[PrivateKind, ...] = get_args(PrivateKind)
+    """Which kinds of private data are looked for."""
+
+    flags: bool = True
+    """Look for signs of bad rows, such as refusals and unfinished sentences, and report them."""
+
+    reject_flags: tuple[FlagName, ...] = ()
+    """Rows with one of these flags are rejected rather than reported."""
+
+    word_lists: tuple[str, ...] = ()
+    """Files of words, one a line; rows that hold one are flagged as profanity."""
+
+    spelling: bool = False
+    """Suggest corrections of likely misspellings; nothing is changed."""
+
+    confusions: str | None = None
+    """A file of your own confusions, one a line: what was written, a tab, what was meant."""
+
+    first_turns: int | None = Field(default=None, ge=1)
+    """Keep only this many question-and-answer turns from a conversation's start."""
+
+    last_turns: int | None = Field(default=None, ge=1)
+    """Keep only this many question-and-answer turns before a conversation's end."""
+
+    system_turn: Literal["keep", "drop", "replace"] = "keep"
+    """drop leaves out the rows' own system prompts; replace puts data.system in their place."""
+
+
+class SimilarOptions(Options):
+    """Rows that say nearly the same."""
+
+    near: Literal["ignore", "report", "reject"] = "report"
+    """What happens to near duplicates: all but one of each cluster can be rejected."""
+
+    threshold: float = Field(default=0.85, gt=0.5, le=1)
+    """From which similarity on (Jaccard, of character n-grams) two rows are near duplicates."""
+
+    compare: Literal["prompt", "answer", "both"] = "both"
+    """What is compared: the prompts, the answers, or the whole row."""
+
+    keep_rule: Literal["first", "longest", "newest", "best_reviewed"] = "first"
+    """Which row of a cluster is kept."""
+
+    time_column: str | None = None
+    """The column of dates for keep_rule=newest; without it, the later row is the newer one."""
+
+    leakage: bool = True
+    """Keep near duplicates, by prompt or by answer, in the same part of the split."""
+
+
+class BalanceOptions(Options):
+    """How many training rows each kind gets."""
+
+    by: str | None = None
+    """The column whose values are balanced."""
+
+    cap: int | None = Field(default=None, ge=1)
+    """The most training rows of one value; the others are rejected."""
+
+    weights: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """Value → how often its training rows are repeated: 2 twice, 1.5 every other row twice."""
+
+    temperature: float | None = Field(default=None, ge=1)
+    """Even the values out by repeating rows: shares become shares ** (1 / temperature)."""
+
+
+class ReviewOptions(Options):
+    """What people decided about the rows."""
+
+    file: str | None = None
+    """The file of decisions that weitiao data review wrote; beside the data it is found."""
+
+    agreement: float = Field(default=0.6, ge=0, le=1)
+    """The share of reviewers that must agree on a row; rows below it are held back."""
+
+    required: bool = False
+    """Hold back rows that nobody has reviewed."""
+
+
 class DataOptions(Options):
-    """How a data file is read, checked, shortened and split."""
+    """How a data file is read, cleaned, checked, shortened, balanced and split."""
 
     path: str | None = None
     """The data file, or a folder of them."""
@@ -56,6 +188,27 @@ class DataOptions(Options):
 
     score_turns: Literal["all", "last"] = "all"
     """Which of the assistant's turns are learnt: all of them, or only the last."""
+
+    passage_chars: int = Field(default=1200, ge=50)
+    """The longest passage, in characters, into which a document is split."""
+
+    grown: Literal["keep", "drop"] = "keep"
+    """drop leaves out all rows that weitiao data grow made."""
+
+    mix: dict[str, Annotated[float, Field(gt=0, lt=1)]] = {}
+    """File → its share of the training rows, drawn at random: general data against forgetting."""
+
+    clean: CleanOptions = CleanOptions()
+    """What is repaired, looked for and changed in each row."""
+
+    similar: SimilarOptions = SimilarOptions()
+    """Rows that say nearly the same."""
+
+    balance: BalanceOptions = BalanceOptions()
+    """How many training rows each kind gets."""
+
+    review: ReviewOptions = ReviewOptions()
+    """What people decided about the rows."""
 
 
 def parse_columns(text: str) -> dict[str, str]:

@@ -234,7 +234,7 @@ def _record(row: RawRow, shape: Shape, tally: _Tally) -> Record | Reason:
     samples = _samples(ready, 0, chat, options)
     if isinstance(samples, Reason):
         return samples
-    tally.context.seen.setdefault(checks.fingerprint(ready), row.origin)
+    tally.context.seen.setdefault(ready.fingerprint(), row.origin)
     tally.tokens.append(sum(len(sample.ids) for sample in samples))
     tally.scored += sum(int(sample.scored.sum()) for sample in samples)
     tally.samples += len(samples)

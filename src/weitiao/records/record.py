@@ -1,7 +1,8 @@
 """The one form in which every row of every file goes on: a :class:`Record`."""
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from weitiao.words import Language, say
@@ -38,12 +39,40 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. ``loss`` false: the turn is context only, even if the assistant says it."""
+    """One turn. ``loss`` false: the turn is context only, even if the assistant says it.
+
+    ``metadata`` holds the turn's other fields, such as ``name`` and ``tool_call_id``.
+    """
 
     role: Role
     content: str
     loss: bool = True
-    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    tool_calls: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+OWN = "weitiao"
+"""The metadata field that is ours; it goes with the row through every format."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Where a row comes from that no person wrote.
+
+    ``parent``: the :attr:`Record.id` of the row, or the place of the passage, it was made
+    from; ``method``: synonyms, paraphrase, back_translation or draft; ``draft``: it waits
+    for review; ``reviewers``: who accepted it in another tool.
+    """
+
+    parent: str | None = None
+    method: str | None = None
+    draft: bool = False
+    reviewers: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return only what is said."""
+        all_of_it = {name: getattr(self, name) for name in self.__slots__}
+        return {name: list(v) if name == "reviewers" else v for name, v in all_of_it.items() if v}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +81,7 @@ class Record:
 
     Exactly one of the two is given. ``metadata`` holds the row's other columns;
     ``tools`` the function signatures offered to the model, in OpenAI's shape.
+    ``metadata["weitiao"]`` is our own: see :class:`Lineage`.
     """
 
     origin: Origin
@@ -73,6 +103,36 @@ class Record:
         """What the last assistant turn says; empty where there is none."""
         return next((m.content for m in reversed(self.messages) if m.role == "assistant"), "")
 
+    @property
+    def id(self) -> str:
+        """32 hexadecimal digits that are equal for records that say the same, blanks aside."""
+        return self.fingerprint().hex()
+
+    def fingerprint(self) -> bytes:
+        """Return :attr:`id` as 16 bytes."""
+        said = [self.text or ""]
+        for message in self.messages:
+            said += (message.role, message.content)
+            if message.tool_calls:
+                said.append(repr(message.tool_calls))
+        text = "\0".join([" ".join(part.split()) for part in said])
+        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+    @property
+    def lineage(self) -> Lineage:
+        """Where the row comes from if no person wrote it."""
+        own = self.metadata.get(OWN)
+        if not isinstance(own, Mapping):
+            return Lineage()
+        reviewers = own.get("reviewers") or ()
+        return Lineage(
+            own.get("parent"), own.get("method"), bool(own.get("draft")), tuple(reviewers)
+        )
+
+    def with_lineage(self, lineage: Lineage) -> "Record":
+        """Return the record with ``lineage`` in its metadata."""
+        return replace(self, metadata={**self.metadata, OWN: lineage.to_json()})
+
     def to_json(self) -> dict[str, Any]:
         """Return the row of ``kept.jsonl``: only the fields that hold something."""
         row: dict[str, Any] = {"origin": {"file": self.origin.file, "line": self.origin.line}}
@@ -93,7 +153,11 @@ class Record:
             origin=Origin(row["origin"]["file"], row["origin"]["line"]),
             messages=tuple(
                 Message(
-                    m["role"], m["content"], m.get("loss", True), tuple(m.get("tool_calls", ()))
+                    m["role"],
+                    m["content"],
+                    m.get("loss", True),
+                    tuple(m.get("tool_calls", ())),
+                    m.get("metadata", {}),
                 )
                 for m in row.get("messages", ())
             ),
@@ -109,4 +173,6 @@ def _message_json(message: Message) -> dict[str, Any]:
         out["loss"] = False
     if message.tool_calls:
         out["tool_calls"] = [dict(c) for c in message.tool_calls]
+    if message.metadata:
+        out["metadata"] = dict(message.metadata)
     return out

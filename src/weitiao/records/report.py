@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from weitiao.records.record import Reason
 from weitiao.records.shapes import Shape
 from weitiao.words import Language, say
 
@@ -62,11 +63,103 @@ class Lengths(_Frozen):
     max: int
 
 
+class Place(_Frozen):
+    """A row of the user's: its file, its line, and the beginning of what it says."""
+
+    file: str
+    line: int
+    text: str = ""
+
+
+class Change(_Frozen):
+    """What a step of cleaning did to a row: a stretch of its text before and after."""
+
+    place: Place
+    before: str
+    after: str
+
+
+class StepReport(_Frozen):
+    """A step of cleaning: ``name`` is a key ``step.*``; ``rows`` were changed by it."""
+
+    name: str
+    rows: int
+    examples: tuple[Change, ...]
+
+
+class FlagReport(_Frozen):
+    """A flag: ``name`` is a key ``flag.*``; each example's text is what was found."""
+
+    name: str
+    rows: int
+    examples: tuple[Place, ...]
+
+
+class Cluster(_Frozen):
+    """Near duplicates: the row that stays first; ``similarity`` is the lowest of its pairs'."""
+
+    rows: tuple[Place, ...]
+    size: int
+    similarity: float
+
+
+class Similarities(_Frozen):
+    """Near duplicates and contradictions: how many, and the largest of them as examples.
+
+    ``contradictions``: rows with one prompt and different answers, the prompts' number in
+    ``contradicting``. ``leaks``: held-out rows with a near duplicate in training; 0 where
+    the split kept them together.
+    """
+
+    threshold: float
+    clusters: int
+    rows: int
+    examples: tuple[Cluster, ...]
+    contradicting: int
+    contradictions: tuple[Cluster, ...]
+    leaks: int
+
+
+class Rejection(_Frozen):
+    """A rejected row as an example: ``reason`` and ``values`` are those of a ``Reason``."""
+
+    place: Place
+    reason: str
+    values: Mapping[str, Any] = {}
+
+    def sentence(self, language: Language | None = None) -> str:
+        """Return why, in words."""
+        return Reason(self.reason, self.values).sentence(language)
+
+
+class People(_Frozen):
+    """What reviewers did. ``kappa``: (one, other, Cohen's kappa, rows both saw)."""
+
+    reviewers: Mapping[str, int]
+    accepted: int
+    edited: int
+    rejected: int
+    held_back: int
+    kappa: tuple[tuple[str, str, float, int], ...]
+
+
+class Balanced(_Frozen):
+    """Training rows of one value (or one file of ``mix``) before and after balancing."""
+
+    value: str
+    before: int
+    after: int
+
+
 class DataReport(_Frozen):
     """What became of the rows. ``kept + rejected == rows``, always.
 
-    ``reasons``: rejected rows by reason, the most frequent first. ``tokens`` and
-    ``scored_tokens`` are sums over the kept rows; ``split`` counts rows.
+    ``reasons``: rejected rows by reason, the most frequent first; ``rejections`` an example
+    or more of each. ``tokens`` and ``scored_tokens`` are sums over the kept rows; ``split``
+    counts rows. ``histogram``: (up to this many tokens, rows), ascending; ``limit`` is
+    ``max_tokens``. ``languages``: rows by main language (zh, en, other). ``categories``:
+    column → value → rows, for columns with few values. ``grown``: rows by method. ``people``:
+    reviewers, reviewed rows and agreement, where there is a review.
     """
 
     files: tuple[FileReport, ...]
@@ -81,6 +174,17 @@ class DataReport(_Frozen):
     lengths: Lengths
     split: Mapping[str, int]
     notes: tuple[Note, ...]
+    limit: int = 0
+    histogram: tuple[tuple[int, int], ...] = ()
+    rejections: Mapping[str, tuple[Rejection, ...]] = {}
+    steps: tuple[StepReport, ...] = ()
+    flags: tuple[FlagReport, ...] = ()
+    similar: Similarities | None = None
+    languages: Mapping[str, int] = {}
+    categories: Mapping[str, Mapping[str, int]] = {}
+    balance: tuple[Balanced, ...] = ()
+    grown: Mapping[str, int] = {}
+    people: People | None = None
 
 
 def quantiles(tokens: Sequence[int]) -> Lengths:
