@@ -65,7 +65,7 @@ def test_every_folder_is_a_room() -> None:
 
 
 def test_records_never_imports_torch() -> None:
-    for path in (SOURCE / "records").glob("*.py"):
+    for path in (SOURCE / "records").rglob("*.py"):
         modules = imported_modules(ast.parse(path.read_text(encoding="utf-8")), path.name)
         assert not {m.split(".")[0] for m in modules} & {"torch", "transformers", "peft"}, path
 

@@ -14,11 +14,11 @@ from weitiao.events import EventLog
 from weitiao.records import checks
 from weitiao.records.files import open_atomic, write_atomic
 from weitiao.records.options import DataOptions
-from weitiao.records.readers import KINDS, FileRead, RawRow, find_files, read_file
+from weitiao.records.reading.files import KINDS, FileRead, RawRow, find_files, read_file
 from weitiao.records.record import Origin, Reason, Record
 from weitiao.records.render import ChatFormat, Sample
 from weitiao.records.report import DataReport, FileReport, Note, quantiles
-from weitiao.records.shapes import Shape, detect_shape, to_record
+from weitiao.records.shaping.shapes import Shape, detect_shape, to_record
 from weitiao.records.split import PARTS, split
 
 _ROWS_FOR_SHAPE = 200

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from weitiao.records.record import Reason
-from weitiao.records.shapes import Shape
+from weitiao.records.shaping.shapes import Shape
 from weitiao.words import Language, say
 
 

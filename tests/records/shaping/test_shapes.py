@@ -5,7 +5,7 @@ import pytest
 from weitiao.errors import DataError
 from weitiao.records.options import DataOptions, parse_columns
 from weitiao.records.record import Message, Origin, Reason, Record
-from weitiao.records.shapes import detect_shape, to_record
+from weitiao.records.shaping.shapes import detect_shape, to_record
 
 ORIGIN = Origin("file", 1)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from weitiao.errors import DataError
-from weitiao.records.encoding import Encoding, detect, given
+from weitiao.records.reading.encoding import Encoding, detect, given
 from weitiao.records.record import Origin, Reason
 
 Kind = Literal["json", "jsonl", "csv"]

@@ -3,7 +3,7 @@ import codecs
 import pytest
 
 from weitiao.errors import DataError
-from weitiao.records.encoding import detect, given
+from weitiao.records.reading.encoding import detect, given
 
 SIMPLIFIED = "糖尿病患者能够进行缓解吗？可是年纪大了，看过医生。\n心血管科，老人一般如何治疗？\n"
 POEM = "曾随风水化凡鳞，安上门前一字新。\n闻道蜀江风景好，不知何似杏园春。\n"

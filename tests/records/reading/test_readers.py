@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from weitiao.errors import DataError
-from weitiao.records.readers import RawRow, find_files, read_file
+from weitiao.records.reading.files import RawRow, find_files, read_file
 
 ROWS = [{"ask": f"问题 {i}", "answer": f"回答\n{i}"} for i in range(3)]
 

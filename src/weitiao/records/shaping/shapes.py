@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from weitiao.errors import DataError
-from weitiao.records.readers import CONVERSATION_COLUMNS
+from weitiao.records.reading.files import CONVERSATION_COLUMNS
 from weitiao.records.record import Message, Origin, Reason, Record
-from weitiao.records.turns import UnfitError, to_messages, to_tools
+from weitiao.records.shaping.turns import UnfitError, to_messages, to_tools
 from weitiao.words import Language, say
 
 Row = Mapping[str, Any]
