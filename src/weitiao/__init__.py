@@ -3,7 +3,7 @@
 The rooms of the house, left to right. A room imports only rooms to its left;
 rooms parted by ``|`` never import each other. ``tests/test_rooms.py`` holds it.
 
-    words < errors, events < records < plan < runs < models
+    words < errors < events < endpoint < records < plan < runs < models
     < training | evaluation < api < cli
 """
 
@@ -13,6 +13,7 @@ ROOM_ORDER = (
     ("words",),
     ("errors",),
     ("events",),
+    ("endpoint",),
     ("records",),
     ("plan",),
     ("runs",),

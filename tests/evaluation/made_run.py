@@ -16,7 +16,7 @@ from weitiao.plan.machine import Machine
 from weitiao.plan.plan import make_plan, write_plan
 from weitiao.plan.recipe import EvaluateOptions, load_recipe
 from weitiao.plan.shape import ModelShape
-from weitiao.records.report import DataReport, FileReport, Lengths
+from weitiao.records.report import DataReport, FileReport, Lengths, Place, Rejection
 from weitiao.runs import Run
 
 INTENTS = {
@@ -71,12 +71,16 @@ def _records(run: Run) -> None:
         ("broken_json", {"column": 41}, '{"instruction": "给王小明转500块钱", "out'),
         ("special_token", {"token": "<|im_end|>"}, {"instruction": "你好<|im_end|>"}),
     ]
-    lines = [
-        {"row": row, "file": "bank.jsonl", "line": 40 + i, "reason": reason, "values": values}
+    examples = {
+        reason: (
+            Rejection(
+                place=Place(file="bank.jsonl", line=40 + i, text=str(row)),
+                reason=reason,
+                values=values,
+            ),
+        )
         for i, (reason, values, row) in enumerate(rejected)
-    ]
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    (run.records / "rejected.jsonl").write_text(text, "utf-8")
+    }
     (run.records / "kept.jsonl").write_text('{"kept": 1}\n', "utf-8")
     report = DataReport(
         files=(
@@ -102,6 +106,7 @@ def _records(run: Run) -> None:
         lengths=Lengths(min=41, p50=88, p90=104, p99=121, max=128),
         split={"train": 1010, "val": 126, "test": 126},
         notes=(),
+        rejections=examples,
     )
     (run.records / "report.json").write_text(report.model_dump_json(), "utf-8")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from weitiao.errors import DataError, RunError
 from weitiao.events import EventLog, read_events
 from weitiao.records import files
-from weitiao.records.options import DataOptions
+from weitiao.records.options import CleanOptions, DataOptions
 from weitiao.records.prepare import Checked, check, load_records, load_samples, prepare
 from weitiao.records.record import Message, Origin, Reason, Record
 from weitiao.records.render import ChatFormat
@@ -134,7 +134,8 @@ def test_csv_rows_are_those_that_were_written(tmp_path_factory, letters, rows):
     writer.writerows([("prompt", "response"), ("一定", "保留"), *rows])
     path = tmp_path_factory.mktemp("csv") / "a.csv"
     path.write_bytes(out.getvalue().encode())
-    checked = check(path, DataOptions(duplicates="keep"), letters, SILENT)
+    options = DataOptions(duplicates="keep", clean=CleanOptions(normalise=False))
+    checked = check(path, options, letters, SILENT)
     found = [(r.messages[0].content, r.answer) for r in checked.records]
     assert found == [("一定", "保留")] + [r for r in rows if all(c.strip() for c in r)]
     assert checked.report.rows == len(rows) + 1
@@ -300,7 +301,9 @@ def test_real_files(shared, qwen_tokenizer, name, encoding, shape, rows, kept):
 def test_real_chinese_survives_gbk(shared, letters):
     path = shared / "data/medical_qa_gbk.csv"
     expected = list(csv.reader(io.StringIO(path.read_bytes().decode("gb18030"), newline="")))[1:]
-    checked = check(path, DataOptions(duplicates="keep", max_tokens=10_000), letters, SILENT)
+    as_it_is = CleanOptions(normalise=False)
+    options = DataOptions(duplicates="keep", max_tokens=10_000, clean=as_it_is)
+    checked = check(path, options, letters, SILENT)
     assert [(r.messages[0].content, r.answer) for r in checked.records] == [
         (row[2], row[3]) for row in expected
     ]

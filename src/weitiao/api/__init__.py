@@ -13,24 +13,49 @@ and nowhere to the left: reading a run's files never waits for them.
 """
 
 from weitiao.api.begin import find_run, open_or_start, recipe_for, recipe_of, runs, start
-from weitiao.api.look import Shown, chat, check, kept_rows, require_trained, show
+from weitiao.api.data import (
+    Leaks,
+    Part,
+    check,
+    convert,
+    draft,
+    endpoint,
+    export_review,
+    grow,
+    import_review,
+    leaks,
+    report_data,
+    review,
+)
+from weitiao.api.look import Shown, chat, kept_rows, require_trained, show
 from weitiao.api.stages import evaluate, plan, report, run, split, train
 from weitiao.runs import open_run
 
 __all__ = [
+    "Leaks",
+    "Part",
     "Shown",
     "chat",
     "check",
+    "convert",
+    "draft",
+    "endpoint",
     "evaluate",
+    "export_review",
     "find_run",
+    "grow",
+    "import_review",
     "kept_rows",
+    "leaks",
     "open_or_start",
     "open_run",
     "plan",
     "recipe_for",
     "recipe_of",
     "report",
+    "report_data",
     "require_trained",
+    "review",
     "run",
     "runs",
     "show",

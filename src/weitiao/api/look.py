@@ -7,32 +7,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from weitiao.api.begin import chat_format, data_path, load_pair_of, recipe_of
+from weitiao.api.begin import chat_format, load_pair_of, recipe_of
 from weitiao.api.stages import split
 from weitiao.errors import DataError, RunError
-from weitiao.events import EventLog, Listener
 from weitiao.runs import Run
 
 if TYPE_CHECKING:
     from weitiao.models.conversation import Conversation
     from weitiao.models.generate import Sampling
     from weitiao.plan.recipe import Recipe
-    from weitiao.records.prepare import Checked
     from weitiao.records.record import Record
-
-
-def check(recipe: Recipe, listeners: tuple[Listener, ...] = ()) -> Checked:
-    """Read and check the recipe's data; nothing is written.
-
-    Raises:
-        DataError: the data cannot be read, or no row of it can be used.
-        ModelError: the model's tokenizer cannot be read.
-    """
-    from weitiao.records.prepare import check as check_records
-
-    return check_records(
-        data_path(recipe), recipe.data, chat_format(recipe), EventLog(None, listeners)
-    )
 
 
 def kept_rows(run: Run) -> list[Record]:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from weitiao import api
 from weitiao.cli import tables
+from weitiao.cli.data_tables import show_report
 from weitiao.cli.screen import blank, clean, show, verbatim
 from weitiao.cli.view import View, spent
 from weitiao.errors import DataError, ModelError
@@ -36,8 +37,6 @@ def go(view: View, run: Run, goal: Goal, *, resume: bool = False, made: bool = F
 
 
 def _data(view: View, run: Run, *, made: bool) -> None:
-    from weitiao.evaluation.report.facts import read_facts
-
     view.heading(say("cli.stage.data"))
     view.wait(say("cli.progress.loading"))
     try:
@@ -49,16 +48,10 @@ def _data(view: View, run: Run, *, made: bool) -> None:
         raise
     view.still()
     view.note(say("cli.run_folder", path=clean(str(run.path))))
-    for text in tables.data_sentences(report):
-        view.note(text)
+    show_report(view.console, report)
     if report.rejected:
-        examples = read_facts(run).rejected
-        first = {name: (row.file, row.line, row.reason) for name, (row, *_) in examples.items()}
-        show(view.console, tables.rejections(report, first))
         view.note(say("cli.data.rejected_file"))
         verbatim(view.console, str(run.records / "rejected.jsonl"), "")
-    for text in tables.split_sentences(report):
-        view.note(text)
 
 
 def _plan(view: View, run: Run, *, every: bool) -> None:

@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -15,7 +15,6 @@ from weitiao.words import say
 if TYPE_CHECKING:
     from weitiao.evaluation.compare import Example, Results, ScoreResult
     from weitiao.plan.plan import Plan
-    from weitiao.records.record import Reason
     from weitiao.records.report import DataReport
     from weitiao.runs import RunSummary
 
@@ -35,9 +34,6 @@ MAIN_SETTINGS = (
 ANSWER_CHARACTERS, ANSWER_LINES = 360, 10
 _CHANGE_STYLES = {"better": "green", "worse": "red"}
 _OUTCOME_STYLES = {"better": "bold green", "worse": "bold red"}
-
-Rejection = tuple[str, int, "Reason"]
-"""A rejected row: its file, its line, what is wrong with it."""
 
 
 def command(*words: str) -> str:
@@ -80,15 +76,16 @@ def split_sentences(report: "DataReport") -> list[str]:
     ]
 
 
-def rejections(report: "DataReport", first: Mapping[str, Rejection]) -> Table:
+def rejections(report: "DataReport") -> Table:
     """Return the reasons with their counts, a first example of each, and what to do."""
     made = table(say("report.rows"), say("report.for_example"), say("report.why"))
     made.columns[0].justify = "right"
     for name, count in report.reasons.items():
-        file, line, reason = first[name]
-        why = Text(clean(reason.sentence(), 200))
-        why.append("\n" + clean(reason.hint(), 200), style="dim")
-        made.add_row(str(count), clean(say("report.place", file=file, line=line)), why)
+        example = report.rejections[name][0]
+        why = Text(clean(example.sentence(), 200))
+        why.append("\n" + clean(example.hint(), 200), style="dim")
+        place = say("report.place", file=example.place.file, line=example.place.line)
+        made.add_row(f"{count:,}", clean(place), why)
     return made
 
 

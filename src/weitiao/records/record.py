@@ -1,9 +1,10 @@
 """The one form in which every row of every file goes on: a :class:`Record`."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+
+import xxhash
 
 from weitiao.words import Language, say
 
@@ -104,6 +105,11 @@ class Record:
         return next((m.content for m in reversed(self.messages) if m.role == "assistant"), "")
 
     @property
+    def asked(self) -> str:
+        """What is said before the last answer, the system prompt aside; empty for a passage."""
+        return "\n".join(m.content for m in self.prompt if m.role != "system")
+
+    @property
     def id(self) -> str:
         """32 hexadecimal digits that are equal for records that say the same, blanks aside."""
         return self.fingerprint().hex()
@@ -116,7 +122,7 @@ class Record:
             if message.tool_calls:
                 said.append(repr(message.tool_calls))
         text = "\0".join([" ".join(part.split()) for part in said])
-        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        return xxhash.xxh3_128_digest(text.encode("utf-8", "surrogatepass"))
 
     @property
     def lineage(self) -> Lineage:

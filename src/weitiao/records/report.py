@@ -1,10 +1,11 @@
 """What was found in the data: the numbers behind ``records/report.json``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from weitiao.records.record import Reason
@@ -131,6 +132,10 @@ class Rejection(_Frozen):
         """Return why, in words."""
         return Reason(self.reason, self.values).sentence(language)
 
+    def hint(self, language: Language | None = None) -> str:
+        """Return what can be done about it."""
+        return Reason(self.reason, self.values).hint(language)
+
 
 class People(_Frozen):
     """What reviewers did. ``kappa``: (one, other, Cohen's kappa, rows both saw)."""
@@ -187,7 +192,7 @@ class DataReport(_Frozen):
     people: People | None = None
 
 
-def quantiles(tokens: Sequence[int]) -> Lengths:
+def quantiles(tokens: npt.NDArray[np.int64]) -> Lengths:
     """Return the quantiles of ``tokens``, which holds at least one number."""
     low, p50, p90, p99, high = np.percentile(tokens, (0, 50, 90, 99, 100), method="higher")
     return Lengths(min=int(low), p50=int(p50), p90=int(p90), p99=int(p99), max=int(high))

@@ -2,9 +2,12 @@
 
 import hashlib
 import json
-import unicodedata
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
+from weitiao.records.folding import folded
 from weitiao.records.record import Record
 
 PARTS = ("train", "val", "test")
@@ -12,60 +15,57 @@ PARTS = ("train", "val", "test")
 
 
 def split(
-    records: Sequence[Record],
-    ratios: Sequence[float] = (8, 1, 1),
-    seed: int = 42,
-    group_by: str | None = None,
-) -> dict[str, list[int]]:
-    """Return part → indices of ``records``, ascending; each index is in exactly one part.
+    groups: NDArray[np.int64], order: NDArray[np.uint64], ratios: Sequence[float] = (8, 1, 1)
+) -> NDArray[np.uint8]:
+    """Return the part of each row, uint8[N], as a place in ``PARTS``.
 
-    Records with equal prompts, or equal values of the metadata field ``group_by``, stay
-    together. Groups go, in the order of a seeded hash, to the part that lacks most of its
-    rows; groups too large for the smallest part go first, while there is room for them.
-    (Dealing every group by size would fill the small parts with small groups alone.) Where
-    there are as many groups as parts asked for, each gets at least one.
+    ``groups``: int64[N], rows with equal numbers stay together; ``order``: uint64[N], the
+    rows' :func:`order_key`. Groups go, in the order of their lowest key, to the part that lacks
+    most of its rows; groups too large for the smallest part go first, while there is room for
+    them. (Dealing every group by size would fill the small parts with small groups alone.)
+    Where there are as many groups as parts asked for, each gets at least one.
     """
-    groups: dict[str, list[int]] = {}
-    for i, record in enumerate(records):
-        groups.setdefault(_group(record, group_by), []).append(i)
-    asked = [i for i, ratio in enumerate(ratios) if ratio > 0] or [0]
+    _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    turn = np.full(len(sizes), np.iinfo(np.uint64).max, dtype=np.uint64)
+    np.minimum.at(turn, group_of, order)
+    asked = [part for part, ratio in enumerate(ratios) if ratio > 0] or [0]
     total = sum(ratios) or 1
-    lacking = {i: len(records) * ratios[i] / total for i in asked}
-    smallest = min(lacking.values())
-
-    def turn(key: str) -> tuple[int, bytes]:
-        size = len(groups[key])
-        return (-size if size > smallest else 0, _hash(seed, key))
-
-    order = sorted(groups, key=turn)
-    dealt: dict[int, list[str]] = {i: [] for i in asked}
-    for key in order:
-        part = max(asked, key=lambda i: lacking[i])
-        dealt[part].append(key)
-        lacking[part] -= len(groups[key])
-    if len(groups) >= len(asked):
-        _give_each_one(dealt)
-    return {
-        name: sorted(i for key in dealt.get(part, ()) for i in groups[key])
-        for part, name in enumerate(PARTS)
-    }
+    lacking = {part: len(groups) * ratios[part] / total for part in asked}
+    large = np.where(sizes > min(lacking.values()), sizes, 0)
+    dealing = np.lexsort((turn, -large))
+    dealt = np.zeros(len(sizes), dtype=np.uint8)
+    for place, size in enumerate(sizes[dealing].tolist()):
+        part = max(lacking, key=lacking.__getitem__)
+        dealt[place] = part
+        lacking[part] -= size
+    if len(sizes) >= len(asked):
+        _give_each_one(dealt, asked)
+    part_of = np.empty_like(dealt)
+    part_of[dealing] = dealt
+    return part_of[group_of]
 
 
-def _give_each_one(dealt: dict[int, list[str]]) -> None:
-    for part, keys in dealt.items():
-        if not keys:
-            richest = max(dealt, key=lambda other: len(dealt[other]))
-            dealt[part] = [dealt[richest].pop()]
+def _give_each_one(dealt: NDArray[np.uint8], asked: Sequence[int]) -> None:
+    """Let a part without a group have the last one of the part that has most of them."""
+    for part in asked:
+        groups = np.bincount(dealt, minlength=len(PARTS))
+        if not groups[part]:
+            dealt[np.flatnonzero(dealt == groups.argmax())[-1]] = part
 
 
-def _group(record: Record, group_by: str | None) -> str:
+def prompt_key(record: Record, group_by: str | None = None) -> str:
+    """Return a text that is equal for rows that stay together.
+
+    It is the value of the metadata field ``group_by`` where there is one, and else the prompt,
+    or the passage: full-width forms, case and blanks do not make two prompts of one.
+    """
     if group_by is not None and group_by in record.metadata:
         return json.dumps(record.metadata[group_by], ensure_ascii=False, sort_keys=True)
     said = [f"{m.role}\0{m.content}" for m in record.prompt]
-    # Full-width forms, case and blanks do not make two prompts of one.
-    text = unicodedata.normalize("NFKC", "\0".join(said) or record.text or "").casefold()
-    return "".join(text.split())
+    return folded("\0".join(said) or record.text or "")
 
 
-def _hash(seed: int, key: str) -> bytes:
-    return hashlib.sha256(f"{seed}\0{key}".encode()).digest()
+def order_key(seed: int, key: str) -> int:
+    """Return 64 bits of a hash: the same for equal keys, and their place in the seeded order."""
+    digest = hashlib.sha256(f"{seed}\0{key}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big")

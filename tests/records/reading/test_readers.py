@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from weitiao.errors import DataError
-from weitiao.records.reading.files import RawRow, find_files, read_file
+from weitiao.records.reading import RawRow, find_files, read_file, readable, unread_files
 
 ROWS = [{"ask": f"问题 {i}", "answer": f"回答\n{i}"} for i in range(3)]
 
@@ -73,7 +73,8 @@ def test_jsonl_goes_on_after_a_bad_line_and_splits_on_line_feeds_alone(tmp_path)
     problems = [row.problem.name for row in found if row.problem]
     assert problems == ["broken_json", "not_an_object", "broken_json"]
     assert found[3].problem.values == {"column": 6}
-    assert found[1].raw == '{"ask": "cut'
+    assert found[1].raw == b'{"ask": "cut'
+    assert found[0].raw == b""
 
 
 def test_a_line_in_another_encoding_spoils_itself_alone(tmp_path):
@@ -82,8 +83,8 @@ def test_a_line_in_another_encoding_spoils_itself_alone(tmp_path):
     found = rows(write(tmp_path, "a.jsonl", b"\n".join(content)))
     assert [row.problem.name for row in found if row.problem] == ["broken_encoding"]
     assert found[9].problem is not None
-    assert "\\xd2\\xf8" in found[9].raw
-    found[9].raw.encode()
+    assert found[9].raw == text.encode("gbk")
+    assert "\\xd2\\xf8" in readable(found[9].raw, "utf-8")
     # The same in a file of GBK.
     content = [text.encode("gbk")] * 9 + [b'{"ask": "\xff\xff", "answer": "b"}']
     found = rows(write(tmp_path, "b.jsonl", b"\n".join(content)))
@@ -146,10 +147,12 @@ def test_the_encoding_can_be_given(tmp_path):
     [
         ("a.json", "", "error.file_empty"),
         ("a.csv", " \n ", "error.file_empty"),
-        ("a.json", '[{"a": 1},\n {"a" 2}]', "error.json_broken"),
-        ("a.json", '[{"a": 1}\n {"a": 2}]', "error.json_broken"),
-        ("a.json", '[{"a": 1}', "error.json_broken"),
+        ("a.json", '[{"a": ', "error.json_broken"),
+        ("a.json", "[{'a': 'b'}, {'a': 'c'}]", "error.json_broken"),
         ("a.json", "nonsense", "error.json_broken"),
+        ("a.xlsx", "nonsense", "error.file_content"),
+        ("a.xls", "<html><table></table></html>", "error.file_content"),
+        ("a.csv", b"\x1f\x8b\x08", "error.file_compressed"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path, name, content, key):
@@ -163,7 +166,7 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path, name, content, key
 
 def test_broken_json_names_line_and_column(tmp_path):
     with pytest.raises(DataError, match="line 2, column 7"):
-        rows(write(tmp_path, "a.json", '[{"a": 1},\n {"a" 2}]'))
+        rows(write(tmp_path, "a.json", '[\n {"a" 2}]'))
 
 
 def test_files_that_are_not_there(tmp_path):
@@ -173,7 +176,7 @@ def test_files_that_are_not_there(tmp_path):
     with pytest.raises(DataError, match="Check the name"):
         find_files(tmp_path / "no" / "x.jsonl")
     with pytest.raises(DataError, match=r"\.csv"):
-        find_files(write(tmp_path, "a.pdf", "x"))
+        find_files(write(tmp_path, "a.doc", "x"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no data file"):
         find_files(tmp_path / "empty")
@@ -182,7 +185,19 @@ def test_files_that_are_not_there(tmp_path):
 def test_a_folder_gives_its_data_files_sorted(tmp_path):
     for name in ("b.csv", "a.jsonl", "notes.txt", ".hidden.json", "dataset_info.json"):
         write(tmp_path, name, "x")
+    write(tmp_path, "a.review.jsonl", "{}")
+    write(tmp_path, "~$a.xlsx", "x")
+    (tmp_path / "sub").mkdir()
     assert [file.name for file in find_files(tmp_path)] == ["a.jsonl", "b.csv"]
+    assert unread_files(tmp_path) == ["notes.txt", "sub/", "~$a.xlsx"]
+    assert unread_files(tmp_path / "a.jsonl") == []
+
+
+def test_a_folder_of_documents_gives_documents(tmp_path):
+    for name in ("b.md", "a.txt", "c.doc"):
+        write(tmp_path, name, "x")
+    assert [file.name for file in find_files(tmp_path)] == ["a.txt", "b.md"]
+    assert unread_files(tmp_path) == ["c.doc"]
 
 
 def test_the_first_text_that_is_not_ascii_may_come_late(tmp_path):

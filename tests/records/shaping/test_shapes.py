@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -5,7 +6,7 @@ import pytest
 from weitiao.errors import DataError
 from weitiao.records.options import DataOptions, parse_columns
 from weitiao.records.record import Message, Origin, Reason, Record
-from weitiao.records.shaping.shapes import detect_shape, to_record
+from weitiao.records.shaping import detect_shape, to_record
 
 ORIGIN = Origin("file", 1)
 
@@ -171,6 +172,19 @@ def test_preference_data_is_refused_unless_an_answer_is_named():
     shape = detect_shape([{"prompt": "a", "response": "b"}])
     mixed = {**row, "response": "b"}
     assert to_record(mixed, shape, ORIGIN) == Reason("preference")
+    assert isinstance(to_record({**mixed, "rejected": None}, shape, ORIGIN), Record)
+
+
+def test_likes_and_dislikes_are_preferences_and_other_labels_are_not():
+    liked = {"prompt": "a", "response": "b", "label": True}
+    with pytest.raises(DataError, match="preference"):
+        detect_shape([liked])
+    shape = detect_shape([{**liked, "label": 3}])
+    assert to_record(liked, shape, ORIGIN) == Reason("preference")
+    found = to_record({**liked, "label": 3}, shape, ORIGIN)
+    assert isinstance(found, Record)
+    assert found.metadata == {"label": 3}
+    assert isinstance(read({"text": "a", "label": True}), Record)
 
 
 @pytest.mark.parametrize(
@@ -242,3 +256,79 @@ def test_columns_are_parsed_as_people_write_them():
         with pytest.raises(DataError, match="--columns ask,answer"):
             parse_columns(text)
     DataOptions.model_validate({"columns": parse_columns("a,b")})
+
+
+def test_columns_that_few_rows_have_are_not_lost():
+    rows = [{"instruction": "a", "output": "b"}] * 300
+    shape = detect_shape([*rows, {**rows[0], "history": [["1", "2"]]}])
+    assert shape.columns["history"] == "history"
+    for late in (detect_shape(rows), shape):
+        found = to_record({**rows[0], "input": "x", "system": "S"}, late, ORIGIN)
+        assert isinstance(found, Record)
+        assert found.messages == said(("system", "S"), ("user", "a\nx"), ("assistant", "b"))
+
+
+def test_ms_swift_queries():
+    row = {"system_prompt": "S", "query": "a", "response": "b", "history": [["1", "2"]]}
+    found = read(row)
+    assert isinstance(found, Record)
+    assert [m.content for m in found.messages] == ["S", "1", "2", "a", "b"]
+
+
+def test_an_input_beside_an_instruction_is_part_of_the_question():
+    found = read({"instruction": "翻译", "input": "hello", "response": "你好"})
+    assert isinstance(found, Record)
+    assert found.messages == said(("user", "翻译\nhello"), ("assistant", "你好"))
+
+
+def test_a_question_of_blanks_stays_as_it_is():
+    assert read({"instruction": " ", "input": "", "output": "b"}) == Record(
+        ORIGIN, said(("user", " "), ("assistant", "b"))
+    )
+
+
+def test_a_column_called_origin_is_a_column_like_others():
+    found = read({"question": "a", "answer": "b", "origin": "web"})
+    assert isinstance(found, Record)
+    assert found.metadata == {"origin": "web"}
+
+
+def test_metadata_inside_and_beside():
+    row = {"question": "a", "answer": "b", "topic": "t"}
+    merged, both = read({**row, "metadata": {"n": 1}}), read({**row, "metadata": {"topic": "u"}})
+    assert isinstance(merged, Record)
+    assert isinstance(both, Record)
+    assert merged.metadata == {"topic": "t", "n": 1}
+    assert both.metadata == {"topic": "t", "metadata": {"topic": "u"}}
+
+
+def test_our_own_rows_are_read_exactly():
+    call = {"type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+    record = Record(
+        Origin("old", 9),
+        (
+            Message("user", " ", loss=False, metadata={"loss_scale": 1, "content": "x"}),
+            Message("assistant", "", tool_calls=(call,)),
+        ),
+        metadata={"metadata": {"answer": 1}, "origin": 2, "images": ["x"], "label": True},
+    )
+    shape = detect_shape([record.to_json()])
+    assert shape.name == "weitiao"
+    assert "own rows" in shape.describe("en")
+    assert to_record(record.to_json(), shape, ORIGIN) == replace(record, origin=ORIGIN)
+    edited = {**record.to_json(), "topic": "t", "metadata": {}}
+    found = to_record(edited, shape, ORIGIN)
+    assert isinstance(found, Record)
+    assert found.metadata == {"topic": "t"}
+
+
+def test_passages_among_conversations():
+    turns = {"messages": [{"role": "user", "content": "a"}]}
+    for rows in ([{"text": "x"}, turns], [turns, {"text": "x"}], [{"text": "x"}] * 3 + [turns]):
+        shape = detect_shape(rows)
+        assert shape.name == "conversation"
+        assert to_record({"text": "x", "n": 1}, shape, ORIGIN) == Record(
+            ORIGIN, text="x", metadata={"n": 1}
+        )
+    late = to_record({**turns, "n": 1}, detect_shape([{"text": "x"}]), ORIGIN)
+    assert late == Record(ORIGIN, said(("user", "a")), metadata={"n": 1})

@@ -1,32 +1,14 @@
 """What the report tells, read from the files of a run directory alone."""
 
 import hashlib
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from weitiao.evaluation.compare import Results
 from weitiao.evaluation.evaluate import load_results
 from weitiao.events import Event, read_events
 from weitiao.plan.plan import Plan, read_plan
-from weitiao.records.record import Reason
 from weitiao.records.report import DataReport, load_report
 from weitiao.runs import Run
-
-_EXAMPLES_OF_A_REASON = 2
-_ROW_CHARACTERS = 160
-
-
-@dataclass(frozen=True, slots=True)
-class RejectedRow:
-    """A row that was not used: where it stood, how it begins, what is wrong with it."""
-
-    file: str
-    line: int
-    start: str
-    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +41,6 @@ class Facts:
     recipe: str | None
     plan: Plan | None
     data: DataReport | None
-    rejected: dict[str, list[RejectedRow]]
     kept_sha256: str | None
     training: Training | None
     results: Results | None
@@ -82,7 +63,6 @@ def read_facts(run: Run) -> Facts:
         recipe=run.recipe.read_text(encoding="utf-8") if run.recipe.exists() else None,
         plan=read_plan(run.plan) if run.plan.exists() else None,
         data=load_report(report) if report.exists() else None,
-        rejected=_rejected(run.records / "rejected.jsonl"),
         kept_sha256=hashlib.sha256(kept.read_bytes()).hexdigest() if kept.exists() else None,
         training=_training(events),
         results=load_results(results) if results.exists() else None,
@@ -106,25 +86,3 @@ def _training(events: list[Event]) -> Training | None:
         peak_memory_bytes=done.get("peak_memory_bytes"),
         stopped_early=bool(done.get("stopped_early")),
     )
-
-
-def _rejected(path: Path) -> dict[str, list[RejectedRow]]:
-    """Return reason → its first rows."""
-    found: dict[str, list[RejectedRow]] = {}
-    for row in _rows(path):
-        examples = found.setdefault(row["reason"], [])
-        if len(examples) < _EXAMPLES_OF_A_REASON:
-            reason = Reason(row["reason"], row.get("values", {}))
-            examples.append(RejectedRow(row["file"], row["line"], _start(row["row"]), reason))
-    return found
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    if path.exists():
-        with path.open(encoding="utf-8", newline="\n") as lines:
-            yield from (json.loads(line) for line in lines)
-
-
-def _start(row: Any) -> str:
-    text = row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)
-    return text if len(text) <= _ROW_CHARACTERS else text[:_ROW_CHARACTERS] + "…"
