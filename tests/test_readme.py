@@ -2,6 +2,7 @@
 
 import ast
 import io
+import json
 import re
 import shlex
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from chat_service import Service, last_user, serving
 from weitiao import cli
 from weitiao.cli.app import command_line
 from weitiao.evaluation.evaluate import load_results
@@ -19,9 +21,16 @@ from weitiao.plan.recipe import load_recipe
 from weitiao.words import set_language
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = {"README.md": "README.zh-CN.md", "docs/guide.md": "docs/guide.zh-CN.md"}
+PAGES = {
+    "README.md": "README.zh-CN.md",
+    "docs/guide.md": "docs/guide.zh-CN.md",
+    "docs/data.md": "docs/data.zh-CN.md",
+}
 BOTH = [*PAGES, *PAGES.values()]
 ALL = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "base_model").glob("*.md")]
+
+SERVICE = "http://localhost:8000/v1"
+"""Where the pages say that a service is; the tests ask one of their own instead."""
 
 _BLOCK = re.compile(r"^```(sh|python|yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
@@ -46,8 +55,25 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / ".venv").symlink_to(sys.prefix)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WEITIAO_LANG", "en")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     yield tmp_path
     set_language("en")
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    """A service that words a question anew, and drafts what a passage's last line says."""
+
+    def answer(asked: dict[str, Any]) -> str:
+        said = re.search(r"<(text|passage)>\n(.*)\n</\1>", last_user(asked), re.DOTALL)
+        assert said, "the request holds no text"
+        if said[1] == "text":
+            return f"请教一下，{said[2]}"
+        line = said[2].splitlines()[-1]
+        return json.dumps([{"question": "泡完茶怎样收拾盖碗？", "answer": line}])
+
+    with serving(answer) as running:
+        yield running
 
 
 def run_line(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,18 +102,19 @@ def save(text: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_everything_on_the_page_runs(
-    page: str, home: Path, monkeypatch: pytest.MonkeyPatch
+    page: str, home: Path, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = blocks(page)
-    assert {language for language, _ in found} >= {"sh", "python"}, "the search finds too little"
+    assert len({language for language, _ in found}) >= 2, "the search finds too little"
     for language, text in found:
         if language == "sh":
             for line in text.splitlines():
-                run_line(line, monkeypatch)
+                run_line(line.replace(SERVICE, service.url), monkeypatch)
         elif language == "yaml":
             save(text)
         else:
             exec(compile(text, page, "exec"), {})
+    assert bool(service.requests) == (SERVICE in text_of(page))
 
 
 def test_a_quick_demo_runs(home: Path) -> None:

@@ -1,7 +1,7 @@
 """Thousands at once against one by one: the same samples, to the token."""
 
-import copy
 from itertools import chain
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from letters import CHATML, LetterTokenizer
 
+import weitiao
 from weitiao.records.record import Message, Origin, Reason, Record
 from weitiao.records.render import ChatFormat
 
@@ -218,9 +219,8 @@ def test_only_the_rows_that_a_question_concerns_go_the_plain_way(models):
     ]
     assert check_batch(r1, records) == 2 + 1
     assert check_batch(r1, records) == 1
-    fresh = [copy.copy(r) for r in records] * 150
     # One row in a thousand is looked at again.
-    assert check_batch(r1, fresh) == 150 + 1
+    assert check_batch(r1, records * 110) == 110 + 1
 
 
 def test_earlier_answers_are_seen_by_the_template_too():
@@ -293,35 +293,47 @@ def test_texts_are_cut_only_where_the_tokenizer_leaves_no_trace(scheme, cuts):
     compare()
 
 
-@pytest.mark.parametrize("flag", ["lstrip", "rstrip", "single_word"])
-def test_a_token_that_changes_what_is_beside_it_cuts_nothing(qwen_tokenizer, flag):
+@pytest.fixture
+def embedded() -> Any:
+    """The tokenizer of the embedded model: a small one, so there is a new one for each test."""
+    transformers = pytest.importorskip("transformers")
+    return transformers.AutoTokenizer.from_pretrained(
+        Path(weitiao.__file__).parent / "models" / "embedded"
+    )
+
+
+def test_a_token_that_changes_what_is_beside_it_cuts_nothing(embedded):
     from tokenizers import AddedToken
 
-    tokenizer = copy.deepcopy(qwen_tokenizer)
-    tokenizer.add_tokens([AddedToken("<x>", special=True, normalized=False, **{flag: True})])
-    tokenizer.add_tokens([AddedToken("<y>", special=True), AddedToken("z<y>", special=True)])
-    encoder = ChatFormat(tokenizer)._encoder
-    assert not encoder.cuts_at("<x>")
-    assert not encoder.cuts_at("<y>")
+    for flag in ("lstrip", "rstrip", "single_word"):
+        token = AddedToken(f"<{flag}>", special=True, normalized=False, **{flag: True})
+        embedded.add_tokens([token])
+    embedded.add_tokens([AddedToken("<y>", special=True), AddedToken("z<y>", special=True)])
+    encoder = ChatFormat(embedded)._encoder
+    for token in ("<lstrip>", "<rstrip>", "<single_word>", "<y>", "user"):
+        assert not encoder.cuts_at(token)
     assert encoder.cuts_at("<|im_end|>")
-    assert not encoder.cuts_at("user")
 
 
-def test_padding_and_truncation_that_others_have_set_do_not_show(qwen_tokenizer):
-    chat = ChatFormat(copy.deepcopy(qwen_tokenizer))
-    library = chat.tokenizer.backend_tokenizer  # type: ignore[attr-defined]
-    library.enable_padding(length=50)
-    library.enable_truncation(5)
-    found = chat.batch(questions(*"春眠不觉晓处处闻啼鸟"))
-    library.enable_padding(length=50)
-    library.enable_truncation(5)
-    assert check_batch(chat, questions(*"春眠不觉晓处处闻啼鸟")) == 0
-    assert all(len(one[0].ids) < 20 for one in found)
+def test_padding_and_truncation_that_others_have_set_do_not_show(embedded):
+    chat, records = ChatFormat(embedded), questions(*"春眠不觉晓处处闻啼鸟")
+    expected = [as_lists(found) for found in chat.batch(records)]
+    embedded.backend_tokenizer.enable_padding(length=50)
+    embedded.backend_tokenizer.enable_truncation(5)
+    assert [as_lists(found) for found in chat.batch(records)] == expected
 
 
-def test_a_batch_of_the_embedded_model():
-    load = pytest.importorskip("weitiao.models.load")
-    chat = ChatFormat(load.load_tokenizer(load.find_model("embedded")))
+def test_a_row_of_just_the_longest_length_is_whole(embedded):
+    chat, records = ChatFormat(embedded), questions(*"春眠不觉晓处处闻啼鸟")
+    longest = max(len(found[0].ids) for found in chat.batch(records))
+    found = chat.batch(records, max_tokens=longest, too_long="reject")
+    assert not any(isinstance(outcome, Reason) for outcome in found)
+    found = chat.batch(records, max_tokens=longest - 1, too_long="reject")
+    assert Reason("too_long", {"tokens": longest, "limit": longest - 1}) in found
+
+
+def test_a_batch_of_the_embedded_model(embedded):
+    chat = ChatFormat(embedded)
 
     @modestly
     @given(BATCHES, OPTIONS)

@@ -23,7 +23,7 @@ _CLUSTERS, _MEMBERS, _VALUES, _LEAKS = 3, 3, 20, 20
 
 def steps(report: "DataReport") -> RenderableType | None:
     """Return each step of cleaning with its count and a first change; None where none changed."""
-    from weitiao.records.page.marks import change
+    from weitiao.records.page.marks import differences
 
     found = [step for step in report.steps if step.rows]
     if not found:
@@ -32,7 +32,7 @@ def steps(report: "DataReport") -> RenderableType | None:
     for step in found:
         shown = Text("")
         if step.examples:
-            before, after = change(step.name, step.examples[0])
+            before, after = differences(step.examples[0].before, step.examples[0].after)
             shown = Text.assemble(
                 _place(step.examples[0].place),
                 *_runs(before, "red strike"),
@@ -44,21 +44,18 @@ def steps(report: "DataReport") -> RenderableType | None:
 
 
 def flags(report: "DataReport") -> RenderableType | None:
-    """Return each flag with its count and a first example; private data is half hidden."""
+    """Return each flag with its count and a first example; private data comes veiled."""
     from weitiao.records.page.advice import private_flags, quality_flags
-    from weitiao.records.page.marks import hidden
 
-    private = private_flags(report)
-    found = [*quality_flags(report), *private]
+    found = [*quality_flags(report), *private_flags(report)]
     if not found:
         return None
     made = _counted(say("cli.data.sign"), say("report.for_example"))
     for flag in found:
         shown = Text("")
         if flag.examples:
-            text = flag.examples[0].text
             shown = _place(flag.examples[0])
-            shown.append(_short(hidden(text) if flag in private else text))
+            shown.append(_short(flag.examples[0].text))
         made.add_row(f"{flag.rows:,}", _word(f"flag.{flag.name}", flag.name), shown)
     return made
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from records.growing.rows import passage, row
 from chat_service import Reply, last_user, serving
+from records.growing.rows import passage, row
 from weitiao.endpoint import Endpoint
 from weitiao.records.growing import GrowReject, draft, write_drafts
 from weitiao.records.growing.drafts import GROUNDED, grounded, parsed

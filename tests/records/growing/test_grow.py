@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from records.growing.rows import passage, row
 from chat_service import Reply, last_user, serving
+from records.growing.rows import passage, row
 from weitiao import endpoint as client
 from weitiao.endpoint import Endpoint, EndpointError
 from weitiao.errors import DataError

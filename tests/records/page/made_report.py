@@ -92,7 +92,7 @@ def _counts() -> dict[str, Any]:
         "rows": 10230,
         "kept": 9864,
         "rejected": 366,
-        "reasons": {"duplicate": 301, "empty_answer": 40, "private_data": 16, "broken_json": 9},
+        "reasons": {"duplicate": 301, "empty_answer": 40, "private_phone": 16, "broken_json": 9},
         "rejections": {
             "duplicate": (
                 rejected(88, "我的订单什么时候发货？", "duplicate", file=FILE, line=12),
@@ -103,7 +103,7 @@ def _counts() -> dict[str, Any]:
                 rejected(93, "长" * 900, "duplicate", file=FILE, line=14),
             ),
             "empty_answer": (rejected(701, "请问 退款 要 多久", "empty_answer"),),
-            "private_data": (rejected(5, "我的电话是13812345678", "private_data"),),
+            "private_phone": (rejected(5, "我的电话是13812345678", "private_phone"),),
             "broken_json": (rejected(44, '{"instruction": "怎么', "broken_json", column=19),),
         },
         "shortened": 184,
@@ -152,7 +152,7 @@ def _findings() -> dict[str, Any]:
                 examples=(
                     Change(
                         place=place(93),
-                        before="请打 13812345678 找王先生",
+                        before="请打 138****78 找王先生",
                         after="请打 [手机号] 找王先生",
                     ),
                 ),
@@ -170,10 +170,8 @@ def _findings() -> dict[str, Any]:
             FlagReport(
                 name="unfinished", rows=12, examples=(place(3, "您可以先登录网站，然后，"),)
             ),
-            FlagReport(name="private_phone", rows=41, examples=(place(17, "13812345678"),)),
-            FlagReport(
-                name="private_email", rows=3, examples=(place(18, "zhang.san@example.com"),)
-            ),
+            FlagReport(name="private_phone", rows=41, examples=(place(17, "138****78"),)),
+            FlagReport(name="private_email", rows=3, examples=(place(18, "z****m"),)),
         ),
         "similar": Similarities(
             threshold=0.85,

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from weitiao.records.page import marks
 from weitiao.records.page.draw import histogram
-from weitiao.records.report import Change, Place
 
 TEXT = st.text(st.characters(), max_size=60)
 
@@ -68,27 +67,6 @@ def test_a_single_equal_letter_between_changes_is_changed() -> None:
     old, new = marks.differences("<axb>", "<cxd>")
     assert old == [("<", False), ("axb", True), (">", False)]
     assert new == [("<", False), ("cxd", True), (">", False)]
-
-
-@settings(deadline=None, max_examples=150)
-@given(TEXT, TEXT, TEXT)
-def test_what_was_masked_is_hidden(before: str, private: str, after: str) -> None:
-    place = Place(file="a", line=1)
-    change = Change(place=place, before=before + private + after, after=before + "[电话]" + after)
-    shown = "".join(run for run, _ in marks.change("private", change)[0])
-    assert len(shown) == len(change.before)
-    assert not re.search(r"\d", shown) or re.search(r"\d", before + after)
-    kept = "".join(run for run, _ in marks.change("normalise", change)[0])
-    assert kept == change.before
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [("", ""), ("张三", "••"), ("abcd", "a••d"), ("13812345678", "13•••••••78"),
-     ("110101199003071234", "110••••••••••••234")],
-)  # fmt: skip
-def test_private_data_keeps_little(text: str, shown: str) -> None:
-    assert marks.hidden(text) == shown
 
 
 def test_cut() -> None:

@@ -139,7 +139,7 @@ class Cleaner:
             hidden = before[start : first.start] + veil(before[first.start : first.end])
             return Changed(step, hidden[:SHOWN], after[start : start + SHOWN])
         before, after = _around(before, after)
-        if "private" in self._steps:
+        if self._options.private != "ignore":
             before, after = mask(before, self._kinds), mask(after, self._kinds)
         return Changed(step, before[:SHOWN], after[:SHOWN])
 

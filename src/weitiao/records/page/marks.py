@@ -4,8 +4,6 @@ import re
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 
-from weitiao.records.report import Change
-
 Run = tuple[str, bool]
 """A stretch of text, and whether it is marked."""
 
@@ -23,8 +21,6 @@ _INVISIBLE_OR_BLANK = re.compile(f"[ \u3000]|{_INVISIBLE.pattern}")
 _SIGNS = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "CR"}
 
 _LONGEST_COMPARED = 400
-_MASKING = "private"
-"""The step of cleaning that masks private data."""
 
 
 def named(text: str, *, blanks: bool = False) -> list[Run]:
@@ -78,29 +74,3 @@ def _joined(runs: Iterable[Run]) -> list[Run]:
         elif text:
             joined.append((text, mark))
     return joined
-
-
-def hidden(text: str) -> str:
-    """Return private data with its middle hidden: it can be found again, and not read off."""
-    shown = min(3, len(text) // 4)
-    return text[:shown] + "•" * (len(text) - 2 * shown) + text[len(text) - shown :]
-
-
-def change(step: str, found: Change) -> tuple[list[Run], list[Run]]:
-    """Return the :func:`differences` of what a step changed; what it masked is hidden."""
-    masked = step == _MASKING
-    before = _hidden_change(found.before, found.after) if masked else found.before
-    return differences(before, found.after)
-
-
-def _hidden_change(before: str, after: str) -> str:
-    head = _shared(before, after)
-    tail = _shared(before[head:][::-1], after[head:][::-1])
-    middle = len(before) - head - tail
-    return before[:head] + "•" * middle + before[head + middle :]
-
-
-def _shared(one: str, other: str) -> int:
-    """Return with how many equal characters both begin."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -87,7 +87,6 @@ def _environment(spoken: Language) -> "Environment":
         n=lambda number: f"{number:,}",
         percent=_percent,
         text=lambda text: _marked(marks.named(marks.cut(text, _TEXT))),
-        private=lambda text: marks.cut(marks.hidden(text), _TEXT),
         value=lambda text: marks.cut(str(text), _VALUE),
         sentence=lambda text: marks.cut(text, _SENTENCE),
     )
@@ -137,7 +136,7 @@ def _percent(part: int, whole: int) -> str:
 
 def _change(step: str, change: Change) -> tuple[Markup, Markup]:
     """Return both sides of a change with the differences marked."""
-    old, new = marks.change(step, change)
+    old, new = marks.differences(change.before, change.after)
     return _marked(old, "del"), _marked(new, "ins")
 
 
