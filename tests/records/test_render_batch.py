@@ -1,5 +1,6 @@
 """Thousands at once against one by one: the same samples, to the token."""
 
+import pickle
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
@@ -330,6 +331,13 @@ def test_a_row_of_just_the_longest_length_is_whole(embedded):
     assert not any(isinstance(outcome, Reason) for outcome in found)
     found = chat.batch(records, max_tokens=longest - 1, too_long="reject")
     assert Reason("too_long", {"tokens": longest, "limit": longest - 1}) in found
+
+
+def test_a_format_in_use_can_be_sent_to_another_process(embedded):
+    chat, records = ChatFormat(embedded), questions(*"春眠不觉晓处处闻啼鸟")
+    expected = [as_lists(found) for found in chat.batch(records)]
+    sent = pickle.loads(pickle.dumps(chat))
+    assert [as_lists(found) for found in sent.batch(records)] == expected
 
 
 def test_a_batch_of_the_embedded_model(embedded):

@@ -142,7 +142,8 @@ def data_path(recipe: Recipe) -> Path:
     """
     if recipe.data.path is None:
         raise DataError("error.no_data_path")
-    return Path(recipe.data.path).expanduser()
+    path = Path(recipe.data.path).expanduser()
+    return path if path.name else path.resolve()  # "." and ".." have no name of their own
 
 
 def source_of(recipe: Recipe) -> ModelSource:

@@ -134,6 +134,9 @@ def _example(line: bytes) -> Rejection:
 def _beginning(row: object) -> str:
     """Return the beginning of what a row says, whatever form it has."""
     if isinstance(row, dict):
-        texts = row.get("messages") or row.get("text") or row
-        row = texts if isinstance(texts, str) else dumps(texts).decode()
+        turns = row.get("messages")
+        if isinstance(turns, list) and all(isinstance(turn, dict) for turn in turns):
+            row = " \u2192 ".join(str(turn.get("content", "")) for turn in turns)
+        else:
+            row = " \u2192 ".join(str(value) for value in row.values())
     return str(row)[:_EXAMPLE_LENGTH]

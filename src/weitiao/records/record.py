@@ -1,5 +1,6 @@
 """The one form in which every row of every file goes on: a :class:`Record`."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -120,7 +121,7 @@ class Record:
         for message in self.messages:
             said += (message.role, message.content)
             if message.tool_calls:
-                said.append(repr(message.tool_calls))
+                said.append(json.dumps(message.tool_calls, sort_keys=True, default=str))
         text = "\0".join([" ".join(part.split()) for part in said])
         return xxhash.xxh3_128_digest(text.encode("utf-8", "surrogatepass"))
 

@@ -120,7 +120,7 @@ class ChatFormat:
         too_long: Literal["shorten", "reject"] = "shorten",
         score_turns: Literal["all", "last"] = "all",
     ) -> list[list[Sample] | Reason]:
-        """Return what :meth:`samples` returns for each record, many times as fast.
+        """Return what :meth:`samples` returns for each record, and several times as fast.
 
         The records' rows count from ``first_row``. Samples of one call share their memory:
         as long as one is kept, so are thousands of its neighbours.
@@ -177,12 +177,12 @@ class ChatFormat:
             thinks = "think" in str(self.tokenizer.chat_template)
             ours = (_SENTINEL, "</think>") if thinks else (_SENTINEL,)
             questions = replace(questions, parts=(*questions.parts, *ours))
-        return Batches(
-            self._encoder,
-            questions,
-            self._special,
-            lambda messages, scored: [part.turns for part in self._parts(messages, (), scored)],
-        )
+        return Batches(self._encoder, questions, self._special, self._answers)
+
+    def _answers(
+        self, messages: Sequence[Message], scored: Sequence[int]
+    ) -> list[tuple[Turn, ...]]:
+        return [part.turns for part in self._parts(messages, (), scored)]
 
     def _parts(
         self,

@@ -20,7 +20,8 @@ class _Frozen(BaseModel):
 class FileReport(_Frozen):
     """One file: how it was read, and what became of its rows.
 
-    ``format``: json, jsonl or csv; ``how`` the encoding was found: a key ``encoding.*``.
+    ``format``: json, csv and so on; ``how`` the encoding was found: a key ``encoding.*``;
+    ``entry``: that of LLaMA-Factory's registry by which it was read.
     """
 
     file: str
@@ -31,6 +32,7 @@ class FileReport(_Frozen):
     columns: Mapping[str, str]
     rows: int
     kept: int
+    entry: str | None = None
 
     def sentence(self, language: Language | None = None) -> str:
         """Return the file's line on the screen: encoding, shape and what becomes what."""
@@ -39,7 +41,7 @@ class FileReport(_Frozen):
             language,
             file=self.file,
             encoding=say(f"encoding.{self.how}", language, name=self.encoding),
-            shape=Shape(self.shape, self.columns).describe(language),
+            shape=Shape(self.shape, self.columns, self.entry).describe(language),
         )
 
 

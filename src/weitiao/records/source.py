@@ -53,6 +53,7 @@ def open_source(path: Path, options: DataOptions) -> Source:
         columns=shape.columns,
         rows=0,
         kept=0,
+        entry=shape.entry,
     )
     stretches = None if limits else opened.stretches
     return Source(shape, opened.encoding.name, rows, report, tuple(notes), stretches)

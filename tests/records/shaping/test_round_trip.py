@@ -200,6 +200,11 @@ def test_what_a_format_cannot_hold_is_named(tmp_path, record, form, what):
         assert reason.hint(language)
 
 
+def test_a_long_cell(tmp_path):
+    long = replace(RECORD, messages=(Message("user", "长" * 200_000), RECORD.messages[1]))
+    assert write([long], tmp_path / "rows.csv", "alpaca").rows == 1
+
+
 def test_a_refusal_leaves_no_file(tmp_path):
     assert write([Record(HERE, text="x")], tmp_path / "rows.jsonl", "alpaca").rows == 0
     assert write([], tmp_path / "rows.csv", "alpaca").rows == 0

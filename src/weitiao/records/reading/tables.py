@@ -3,6 +3,7 @@
 import csv
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -170,10 +171,12 @@ def _give_up(lines: _Lines, delimiter: str, width: int) -> None:
     """
     lines.lower_limit()
     after = lines.row[1 : 1 + _LINES_LOOKED_AT]
-    rows = [_is_row([lines.text(line)], delimiter, width) for line in after]
-    for i, is_row in enumerate(rows):
-        behind = rows[i : i + _LINES_BEHIND]
-        if is_row and 2 * sum(behind) >= len(behind):
+    rows = (_is_row([lines.text(line)], delimiter, width) for line in after)
+    known: list[bool] = []
+    for i in range(len(after)):
+        known += islice(rows, i + _LINES_BEHIND - len(known))
+        behind = known[i:]
+        if known[i] and 2 * sum(behind) >= len(behind):
             lines.keep(1 + i)
             return
 

@@ -168,6 +168,7 @@ def _table(records: Iterator[Record], delimiter: str, tally: _Tally) -> Iterator
     first = next(records, None)
     if first is None:
         return
+    csv.field_size_limit(2**31 - 1)
     metadata = [name for name in first.metadata if _is_header(name)]
     header = ["instruction", "input", "output", "system", *metadata]
     read = reader_of(SHAPES["alpaca"])
