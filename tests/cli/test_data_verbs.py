@@ -41,6 +41,8 @@ def test_check_tells_what_was_changed_and_what_is_doubtful(weitiao: Weitiao, dat
     assert sorted(p.name for p in data.parent.iterdir()) == ["tea.jsonl"], "nothing is written"
     quick = weitiao("data", "check", data, "--no-tokens", "clean.private=reject")
     assert "64 rows read: 61 can be used, 3 cannot." in quick.out
+    assert "tokens" in said.out
+    assert "tokens, " not in quick.out, "what was not counted is not told"
     chinese = weitiao("data", "check", data, "--lang", "zh")
     assert "可用 62 行" in chinese.out
 
@@ -137,6 +139,10 @@ def test_grow_by_synonyms_and_train_on_it(weitiao: Weitiao, data: Path) -> None:
     checked = weitiao("data", "check", "tea.grown.jsonl", "grown=drop")
     assert checked.code == 0, checked.err
     assert f"{len(new):,}" in checked.out
+    # What was put aside beside the data is no data.
+    aside = weitiao("data", "check", data.parent)
+    assert aside.code == 0, aside.err
+    assert "tea.grown.rejected.jsonl" in aside.out
     assert "thesaurus" in one_sentence(weitiao("data", "grow", data))
     assert "there already" in one_sentence(weitiao("data", "grow", data, "--thesaurus", thesaurus))
 
@@ -162,7 +168,7 @@ def test_drafts_are_made_reviewed_and_used(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     document = tmp_path / "tea.md"
     document.write_text(
-        "绿茶应当用八十度左右的水来冲泡，时间不要太长，否则会发苦。", encoding="utf-8"
+        "绿茶应当用八十度左右的水来冲泡，\n时间不要太长，否则会发苦。", encoding="utf-8"
     )
     pairs = [{"question": "绿茶用多热的水冲泡？", "answer": "用八十度左右的水来冲泡。"}]
     with serving(lambda asked: json.dumps(pairs, ensure_ascii=False)) as service:
@@ -174,6 +180,7 @@ def test_drafts_are_made_reviewed_and_used(
     monkeypatch.setattr("sys.stdin", io.StringIO("a\nq\n"))
     reviewed = weitiao("data", "review", "tea.drafts.jsonl", "--reviewer", "王")
     assert reviewed.code == 0, reviewed.err
+    assert document.read_text("utf-8") in reviewed.out, "a draft is judged by its passage"
     checked = weitiao("data", "check", "tea.drafts.jsonl", "split=[1,0,0]")
     assert "all can be used" in checked.out, checked
 

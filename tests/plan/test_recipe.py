@@ -125,3 +125,15 @@ def test_every_option_has_its_help():
                 yield f"{kind.__name__}.{name}"
 
     assert list(undocumented(Recipe)) == []
+
+
+def test_a_mapping_of_numbers_needs_no_blanks() -> None:
+    weights = load_recipe(None, ["balance.weights={甲:2,乙: 1.5}"]).data.balance.weights
+    assert weights == {"甲": 2, "乙": 1.5}
+
+
+def test_the_end_of_a_path_is_enough_where_it_is_clear() -> None:
+    recipe = load_recipe(None, ["balance.by=kind", "clean.width=convert", "review.required=true"])
+    assert recipe.data.balance.by == "kind"
+    assert recipe.data.clean.width == "convert"
+    assert recipe.data.review.required

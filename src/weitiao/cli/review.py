@@ -20,6 +20,9 @@ from weitiao.records.review.edits import answer_of
 from weitiao.words import say
 
 _VALUE_LENGTH = 200
+_PASSAGE = "passage"
+"""The column in which a draft carries what it was made from."""
+
 _END_OF_TEXT = "."
 
 
@@ -153,8 +156,12 @@ class _Table:
             yield say(
                 "cli.review.flags", flags=", ".join(say(f"flag.{f}") for f in self.session.flags)
             )
+        draft = record.lineage.draft
         for column, value in record.metadata.items():
-            if column != OWN:
+            if column == _PASSAGE and draft:
+                # Whether the draft is right can only be told from the whole of it.
+                yield clean(f"{column}:\n{value}")
+            elif column != OWN:
                 yield clean(f"{column}: {value}", _VALUE_LENGTH, lines=1)
         if (vote := self.session.own_vote) is not None:
             yield say("cli.review.before", verdict=say(f"label_studio.{vote.verdict}"))

@@ -63,17 +63,11 @@ def data_sentences(report: "DataReport") -> list[str]:
 def split_sentences(report: "DataReport") -> list[str]:
     """Return how the rows are divided, how long they are, and what else should be known."""
     lengths = report.lengths
-    return [
-        say("report.split", **{part: f"{rows:,}" for part, rows in report.split.items()}),
-        say(
-            "report.lengths",
-            p50=lengths.p50,
-            p99=lengths.p99,
-            max=lengths.max,
-            shortened=report.shortened,
-        ),
-        *(clean(note.sentence()) for note in report.notes),
-    ]
+    said = [say("report.split", **{part: f"{rows:,}" for part, rows in report.split.items()})]
+    if report.tokens:  # none where they were not counted
+        numbers = {"p50": lengths.p50, "p99": lengths.p99, "max": lengths.max}
+        said.append(say("report.lengths", shortened=report.shortened, **numbers))
+    return said + [clean(note.sentence()) for note in report.notes]
 
 
 def rejections(report: "DataReport") -> Table:

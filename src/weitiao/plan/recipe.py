@@ -1,5 +1,6 @@
 """What the user asks for: one typed recipe, from a shipped name or a file, and ``key=value``."""
 
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import resources
@@ -239,8 +240,11 @@ def override_value(text: str) -> Any:
     """Return the value typed after ``=``, read as YAML; text that is not YAML stays text.
 
     A sentence that happens to hold ``: `` or ``#`` is text: only a value that opens with a
-    bracket or a quote is read as a list, a mapping or a quoted string.
+    bracket or a quote is read as a list, a mapping or a quoted string. A mapping of numbers
+    may go without the blank that YAML wants: ``{a:2}``.
     """
+    if text.startswith("{"):
+        text = re.sub(r":(?=[\d.])", ": ", text)
     try:
         value = parse_yaml(f"value: {text}", "value")[0].get("value")
     except RecipeError:

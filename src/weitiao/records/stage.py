@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from weitiao.records import checks
 from weitiao.records.cleaning import Cleaned, Cleaner, main_language
 from weitiao.records.cleaning.signs import has_reasoning
@@ -239,7 +241,7 @@ class Stage:
             line=record.origin.line,
             samples=len(samples),
             tokens=sum(len(sample.ids) for sample in samples),
-            scored=sum(int(sample.scored.sum()) for sample in samples),
+            scored=sum(int(np.count_nonzero(sample.scored)) for sample in samples),
             shortened=any(sample.shortened for sample in samples),
             value=str(metadata.get(options.balance.by, "")) if options.balance.by else "",
             time=str(metadata.get(options.similar.time_column or "", "")),

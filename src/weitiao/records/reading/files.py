@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 _REGISTRY = "dataset_info.json"
-_REVIEW = ".review.jsonl"
+_REVIEW, _REJECTED = ".review.jsonl", ".rejected.jsonl"
 _SAMPLE_BYTES = 1 << 20
 _ROW_READERS: dict[str, Callable[[Path, Coding], Iterator[RawRow]]] = {
     "json": json_rows,
@@ -169,7 +169,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _is_data(entry: Path) -> bool:
-    ours = entry.name == _REGISTRY or entry.name.endswith(_REVIEW)
+    ours = entry.name == _REGISTRY or entry.name.endswith((_REVIEW, _REJECTED))
     # Excel keeps such a file beside each one that is open in it.
     lock = entry.name.startswith("~$")
     return entry.suffix.lower() in KINDS and not ours and not lock and entry.is_file()
