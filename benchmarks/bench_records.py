@@ -219,7 +219,8 @@ def main() -> None:
     if "near" in sections:
         save("near", records_near.measure(path))
     if "render" in sections:
-        save("render", records_render.measure(path))
+        tokenizer = HERE.parents[1] / "shared" / "tokenizers" / "qwen"
+        save("render", records_render.measure(tokenizer, path, 100_000))
     if "whole" in sections:
         save("whole", compare("ours_whole", None, path, 1))
 

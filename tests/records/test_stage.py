@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from weitiao.events import EventLog
 from weitiao.records import prepare as stage_of_files
-from weitiao.records.folding import folded
-from weitiao.records.options import CleanOptions, DataOptions, SimilarOptions
+from weitiao.records.folding import folded, folded_all
+from weitiao.records.options import BalanceOptions, CleanOptions, DataOptions, SimilarOptions
 from weitiao.records.prepare import check
 from weitiao.records.processes import in_order
 from weitiao.records.reading import RawRow
@@ -45,7 +45,8 @@ ROWS = st.lists(
 @given(ROWS)
 def test_the_quick_way_comes_to_the_same(rows):
     raw = [RawRow("a.jsonl", n, row, raw=b"{") for n, row in enumerate(rows, start=1)]
-    stage = Stage(DataOptions(clean=NOTHING_CLEANED), None, find_votes(Path("none"), REVIEW))
+    options = DataOptions(clean=NOTHING_CLEANED, balance=BalanceOptions(by="kind"))
+    stage = Stage(options, None, find_votes(Path("none"), REVIEW))
     block = Block(raw, EXCHANGE, "utf-8")
     assert stage._untouched
     quick = stage(block)
@@ -60,6 +61,12 @@ REVIEW = DataOptions().review
 @given(TEXTS)
 def test_folding_is_nfkc_without_case_and_blanks(text):
     assert folded(text) == "".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(TEXTS | st.just("\x01"), min_size=1, max_size=6))
+def test_folding_together_is_folding_one_by_one(texts):
+    assert folded_all(texts) == [folded(text) for text in texts]
 
 
 def made_file(folder: Path, rows: int) -> Path:
@@ -99,4 +106,5 @@ def test_the_numbers_of_a_block_are_kept(letters):
     row = {"ask": "问", "answer": "答" * 20}
     stage = Stage(DataOptions(max_tokens=64), letters, find_votes(Path("none"), REVIEW))
     done = stage(Block([RawRow("a", 1, row)], EXCHANGE, "utf-8"))
-    assert [(row.samples, row.tokens, row.shortened) for row in done.kept] == [(1, 41, False)]
+    kept = done.kept
+    assert [*zip(kept.samples, kept.tokens, kept.shortened, strict=True)] == [(1, 41, 0)]

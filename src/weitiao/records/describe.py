@@ -20,7 +20,8 @@ from weitiao.records.report import (
     quantiles,
 )
 from weitiao.records.review import Votes, pairs, rows_seen
-from weitiao.records.settle import Settled, parts_of
+from weitiao.records.settle import Settled
+from weitiao.records.split import PARTS
 
 _BARS = 24
 
@@ -47,12 +48,12 @@ def describe(
         kept=len(used),
         rejected=len(gathered.rejected),
         reasons=dict(gathered.reasons.most_common()),
-        shortened=int(np.frombuffer(gathered.shortened, dtype=np.int8)[used].sum()),
-        samples=int(np.frombuffer(gathered.samples, dtype=np.int32)[used].sum()),
+        shortened=int(np.frombuffer(gathered.shortened, dtype=np.int64)[used].sum()),
+        samples=int(np.frombuffer(gathered.samples, dtype=np.int64)[used].sum()),
         tokens=int(tokens.sum()),
         scored_tokens=int(np.frombuffer(gathered.scored, dtype=np.int64)[used].sum()),
         lengths=quantiles(tokens),
-        split={name: len(np.unique(rows)) for name, rows in parts_of(settled)},
+        split=dict(zip(PARTS, np.bincount(settled.part[used], minlength=3).tolist(), strict=True)),
         notes=(*notes, *told, *settled.notes),
         limit=options.max_tokens,
         histogram=_histogram(tokens),

@@ -1,17 +1,20 @@
 """All rows that came through their stage, on disk, and the few numbers kept of each."""
 
 from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import orjson
 
 from weitiao.records.findings import EXAMPLES, Findings
+from weitiao.records.kept import Kept
 from weitiao.records.record import Origin, Reason
 from weitiao.records.report import Place, Rejection
 from weitiao.records.spool import Spool, dumps
-from weitiao.records.stage import Done, Kept, Rejected
+from weitiao.records.stage import Done, Rejected, Turned
 
 _EXAMPLE_LENGTH = 160
 
@@ -32,13 +35,15 @@ class Gathered:
         self.sources: list[int] = []
         self.file, self.line = array("i"), array("q")
         self.read, self.group = array("Q"), array("Q")
-        self.samples, self.tokens, self.scored = array("i"), array("q"), array("q")
-        self.shortened = array("b")
-        self.votes = array("i")
+        self.samples, self.tokens, self.scored = array("q"), array("q"), array("q")
+        self.shortened, self.votes = array("q"), array("q")
         self.value, self.time = array("i"), array("i")
-        self.names: dict[str, int] = {}
+        self.names: dict[str, int] = {"": 0}
         self.parents: dict[int, str] = {}
+        # Rows are numbered as they come, repeats too; a number is smaller than an Origin.
         self._seen: dict[bytes, int] = {}
+        self._usable = 0
+        self._repeats = array("q")
         self._reject_duplicates = reject_duplicates
 
     @property
@@ -58,66 +63,63 @@ class Gathered:
     def add(self, done: Done) -> None:
         """Take in a block of rows of the file begun last."""
         self.findings.add(done.findings)
-        turned_away = list(done.rejected)
-        fresh: list[Kept] = []
-        number = len(self.kept)
-        for row in done.kept:
-            # The row before it is looked up by number: 8 bytes rather than an Origin.
-            first = self._seen.setdefault(row.said, number)
-            if first == number or not self._reject_duplicates:
-                fresh.append(row)
-                number += 1
-                continue
-            if first < len(self.kept):
-                origin = self.origin(first)
-            else:
-                origin = Origin(self.files[-1], fresh[first - len(self.kept)].line)
-            reason = Reason("duplicate", {"file": origin.file, "line": origin.line})
-            line = _refusal(row.json, Origin(self.files[-1], row.line), reason)
-            turned_away.append((row.line, reason.name, line))
-        self._keep(fresh)
-        for _, name, line in sorted(turned_away):
-            self._reject(name, line)
+        turned_away, kept = list(done.rejected), done.kept
+        if self._reject_duplicates and (again := self._said_again(kept)):
+            self._keep(kept.at([row for row in range(len(kept)) if row not in again]))
+            for row, first in again.items():
+                origin = self.origin(first - bisect_left(self._repeats, first))
+                reason = Reason("duplicate", {"file": origin.file, "line": origin.line})
+                line = _refusal(kept.json[row], Origin(self.files[-1], kept.line[row]), reason)
+                turned_away.append((kept.line[row], reason.name, line))
+        else:
+            self._keep(kept)
+        self._reject(sorted(turned_away))
+
+    def _said_again(self, rows: Kept) -> dict[int, int]:
+        """Return row of the block → the row that said the same, as numbered with repeats."""
+        begin, said = self._usable, rows.said
+        self._usable += len(said)
+        firsts = list(map(self._seen.setdefault, said, range(begin, self._usable)))
+        again = {i: first for i, first in enumerate(firsts) if first != begin + i}
+        self._repeats.extend(begin + i for i in again)
+        return again
 
     def refuse(self, row: int, reason: Reason) -> None:
         """Reject usable row ``row`` for what other rows or people say of it."""
-        self._reject(reason.name, _refusal(self.kept.line(row), self.origin(row), reason))
+        origin = self.origin(row)
+        line = _refusal(self.kept.line(row), origin, reason)
+        self._reject([(origin.line, reason.name, line)])
 
-    def _reject(self, name: str, line: bytes) -> None:
-        self.reasons[name] += 1
-        examples = self.rejections.setdefault(name, [])
-        if len(examples) < EXAMPLES:
-            examples.append(_example(line))
-        self.rejected.append(line)
+    def _reject(self, rows: Sequence[Turned]) -> None:
+        for _, name, line in rows:
+            self.reasons[name] += 1
+            examples = self.rejections.setdefault(name, [])
+            if len(examples) < EXAMPLES:
+                examples.append(_example(line))
+        self.rejected.extend([line for _, _, line in rows])
 
     def close(self) -> None:
         """Close the files; no row can be read any more."""
         self.kept.close()
         self.rejected.close()
 
-    def _keep(self, rows: Sequence[Kept]) -> None:
-        number = len(self.kept)
-        self.kept.extend([row.json for row in rows])
-        self.file.extend([len(self.files) - 1] * len(rows))
-        self.line.extend([row.line for row in rows])
-        self.read.extend([int.from_bytes(row.read[:8], "big") for row in rows])
-        self.group.extend([row.group for row in rows])
-        self.samples.extend([row.samples for row in rows])
-        self.tokens.extend([row.tokens for row in rows])
-        self.scored.extend([row.scored for row in rows])
-        self.shortened.extend([row.shortened for row in rows])
-        self.votes.extend([row.votes for row in rows])
-        names = self.names
-        self.value.extend([names.setdefault(row.value, len(names)) for row in rows])
-        self.time.extend([names.setdefault(row.time, len(names)) for row in rows])
-        self.parents |= {number + i: row.parent for i, row in enumerate(rows) if row.parent}
+    def _keep(self, rows: Kept) -> None:
+        number, names = len(self.kept), self.names
+        self.kept.extend(rows.json)
+        self.file.extend(array("i", [len(self.files) - 1]) * len(rows))
+        self.read.frombytes(np.frombuffer(b"".join(rows.read), ">u8")[::2].astype("u8").tobytes())
+        for column in ("line", "group", "samples", "tokens", "scored", "shortened", "votes"):
+            getattr(self, column).extend(getattr(rows, column))
+        for column in ("value", "time"):
+            given = [names.setdefault(value, len(names)) for value in getattr(rows, column)]
+            getattr(self, column).extend(array("i", given or bytes(4 * len(rows))))
+        if any(rows.parent):
+            self.parents |= {number + i: of for i, of in enumerate(rows.parent) if of}
 
 
 def _refusal(record: bytes, origin: Origin, reason: Reason) -> bytes:
     """Return the line of ``rejected.jsonl`` of a row that stands as a record."""
-    line = dumps(Rejected(origin, None, reason).to_json())
-    # The record is JSON already: it takes the place of the empty row.
-    return line.replace(b'"row":null', b'"row":' + record, 1)
+    return dumps(Rejected(origin, orjson.Fragment(record), reason).to_json())
 
 
 def _example(line: bytes) -> Rejection:

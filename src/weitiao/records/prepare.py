@@ -22,7 +22,7 @@ from weitiao.records.describe import describe
 from weitiao.records.files import open_atomic, write_atomic
 from weitiao.records.gathered import Gathered
 from weitiao.records.options import DataOptions
-from weitiao.records.processes import in_order
+from weitiao.records.processes import in_order, rarely_collecting
 from weitiao.records.reading import find_files, unread_files
 from weitiao.records.record import Reason, Record
 from weitiao.records.render import ChatFormat, Sample
@@ -174,9 +174,10 @@ class _Reader:
         self._events.emit("records.file", path=str(path), **report.model_dump(mode="json"))
         gathered.begin_file(path.name, place)
         rows_before, kept_before = gathered.rows, len(gathered.kept)
-        for done in self._results(path, source):
-            gathered.add(done)
-            self._tell()
+        with rarely_collecting():
+            for done in self._results(path, source):
+                gathered.add(done)
+                self._tell()
         if gathered.rows == rows_before:
             raise DataError("error.no_rows", path=path)
         counted = {

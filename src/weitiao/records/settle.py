@@ -231,7 +231,7 @@ def _divide(gathered: Gathered, options: DataOptions, labels: Ints, settled: Set
     order = np.frombuffer(gathered.group, dtype=np.uint64)[rows]
     settled.part[rows] = split(labels[rows], order, options.split)
     found = np.bincount(settled.part[rows], minlength=len(PARTS))
-    largest = int(np.unique(labels[rows], return_counts=True)[1].max())
+    largest = int(np.bincount(labels[rows]).max())
     if any(ratio > 0 and not found[i] for i, ratio in enumerate(options.split)):
         settled.notes.append(Note(name="few_groups"))
     elif (

@@ -3,7 +3,6 @@
 import json
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
@@ -45,8 +44,8 @@ class Spool:
         """Add lines, none of which holds a line break."""
         if lines:
             self._out.write(b"\n".join(lines) + b"\n")
-            ends = accumulate((len(line) + 1 for line in lines), initial=self._ends[-1])
-            self._ends.extend(islice(ends, 1, None))
+            sizes = np.fromiter(map(len, lines), dtype=np.int64, count=len(lines))
+            self._ends.frombytes((np.cumsum(sizes + 1) + self._ends[-1]).tobytes())
             self._flushed = False
 
     def line(self, i: int) -> bytes:

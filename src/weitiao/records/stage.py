@@ -6,9 +6,9 @@ that are kept of each.
 """
 
 import base64
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from weitiao.records import checks
 from weitiao.records.cleaning import Cleaned, Cleaner, main_language
 from weitiao.records.cleaning.signs import has_reasoning
 from weitiao.records.findings import Findings
+from weitiao.records.kept import Kept, merged
 from weitiao.records.options import DataOptions
 from weitiao.records.pairs import Pairs, plain_pairs
 from weitiao.records.reading import RawRow, Stretch, readable
@@ -28,29 +29,6 @@ from weitiao.records.split import order_key, prompt_key
 from weitiao.records.spool import dumps
 
 _CATEGORY_LENGTH, _BEGINNING = 40, 200
-
-
-class Kept(NamedTuple):
-    """A usable row: as JSON, and what is needed of it to compare, count and divide.
-
-    ``said``: 16 bytes equal for rows that say the same; ``read``: the same of the row
-    before cleaning; ``group``: 64 bits equal for rows with one prompt, and their place in
-    the seeded order of the split.
-    """
-
-    json: bytes
-    said: bytes
-    read: bytes
-    group: int
-    line: int
-    samples: int
-    tokens: int
-    scored: int
-    shortened: bool
-    value: str
-    time: str
-    parent: str | None
-    votes: int
 
 
 class Block(NamedTuple):
@@ -68,7 +46,7 @@ Turned = tuple[int, str, bytes]
 class Done(NamedTuple):
     """A block of rows, done: the usable ones and the others."""
 
-    kept: list[Kept]
+    kept: Kept
     rejected: list[Turned]
     findings: Findings
 
@@ -127,15 +105,14 @@ class Stage:
     def __call__(self, block: Block) -> Done:
         """Do a block of rows."""
         findings = Findings()
-        rows = list(block.rows.rows()) if isinstance(block.rows, Stretch) else block.rows
-        pairs = plain_pairs(rows, block.shape) if self._untouched else None
-        if pairs is None:
+        found = plain_pairs(block.rows, block.shape) if self._untouched else None
+        if found is None:
+            rows = list(block.rows.rows()) if isinstance(block.rows, Stretch) else block.rows
             return self._done(rows, block, findings)
+        pairs, others = found
         quick = self._kept_pairs(pairs, findings)
-        plain = set(pairs.numbers)
-        others = [row for number, row in enumerate(rows) if number not in plain]
         done = self._done(others, block, findings)
-        return done._replace(kept=sorted([*quick, *done.kept], key=lambda row: row.line))
+        return done._replace(kept=merged(quick, done.kept) if len(done.kept) else quick)
 
     def _done(self, rows: Sequence[RawRow], block: Block, findings: Findings) -> Done:
         """Do rows one by one."""
@@ -155,17 +132,28 @@ class Stage:
                 found.append((row, *outcome))
         return Done(self._rendered(found, rejected, findings), rejected, findings)
 
-    def _kept_pairs(self, pairs: Pairs, findings: Findings) -> list[Kept]:
+    def _kept_pairs(self, pairs: Pairs, findings: Findings) -> Kept:
         """Return what :meth:`_done` would, for rows that nothing need be done to."""
         beginnings = [answer[:_BEGINNING] for answer in pairs.answers]
         findings.languages.update(map(main_language, beginnings))
         findings.kinds["conversation"] += len(beginnings)
-        said = pairs.fingerprints()
-        columns = (
-            *(pairs.jsons(), said, said, pairs.groups(self._options.seed), pairs.lines),
-            *map(repeat, (0, 0, 0, False, "", "", None, 0)),
+        said, none = pairs.fingerprints(), [""] * len(beginnings)
+        zeros = array("q", bytes(8 * len(beginnings)))
+        return Kept(
+            json=pairs.jsons(),
+            said=said,
+            read=said,
+            group=array("Q", pairs.groups(self._options.seed)),
+            line=array("q", pairs.lines),
+            samples=zeros,
+            tokens=zeros,
+            scored=zeros,
+            shortened=zeros,
+            votes=zeros,
+            value=none if self._options.balance.by else [],
+            time=none if self._options.similar.time_column else [],
+            parent=none,
         )
-        return list(map(Kept._make, zip(*columns, strict=False)))
 
     def _ready(self, record: Record, findings: Findings) -> tuple[Record, bytes] | Reason:
         """Return the record as it will be learnt, and its fingerprint as read if that differs."""
@@ -207,7 +195,7 @@ class Stage:
         found: Sequence[tuple[RawRow, Record, bytes]],
         rejected: list[Turned],
         findings: Findings,
-    ) -> list[Kept]:
+    ) -> Kept:
         """Count the tokens of all records at once; those that cannot be rendered are rejected."""
         options = self._options
         outcomes: Sequence[list[Sample] | Reason] = [[] for _ in found]
@@ -218,36 +206,34 @@ class Stage:
                 too_long=options.too_long,
                 score_turns=options.score_turns,
             )
-        kept: list[Kept] = []
+        kept = Kept()
         for (row, record, read), samples in zip(found, outcomes, strict=True):
             if isinstance(samples, Reason):
                 rejected.append(_turned(row, "utf-8", samples))
             else:
-                kept.append(self._kept(record, read, samples))
+                self._keep(kept, record, read, samples)
                 _count(record, findings)
         return kept
 
-    def _kept(self, record: Record, read: bytes, samples: Sequence[Sample]) -> Kept:
-        options = self._options
-        metadata = record.metadata
+    def _keep(self, kept: Kept, record: Record, read: bytes, samples: Sequence[Sample]) -> None:
+        options, metadata = self._options, record.metadata
         lineage = record.lineage if OWN in metadata else None
-        parent = lineage.parent if lineage else None
         said = record.fingerprint()
-        return Kept(
-            json=dumps(record.to_json()),
-            said=said,
-            read=read or said,
-            group=order_key(options.seed, prompt_key(record, options.group_by)),
-            line=record.origin.line,
-            samples=len(samples),
-            tokens=sum(len(sample.ids) for sample in samples),
-            scored=sum(int(np.count_nonzero(sample.scored)) for sample in samples),
-            shortened=any(sample.shortened for sample in samples),
-            value=str(metadata.get(options.balance.by, "")) if options.balance.by else "",
-            time=str(metadata.get(options.similar.time_column or "", "")),
-            parent=parent,
-            votes=len(lineage.reviewers) if lineage else 0,
-        )
+        kept.json.append(dumps(record.to_json()))
+        kept.said.append(said)
+        kept.read.append(read or said)
+        kept.group.append(order_key(options.seed, prompt_key(record, options.group_by)))
+        kept.line.append(record.origin.line)
+        kept.samples.append(len(samples))
+        kept.tokens.append(sum(len(sample.ids) for sample in samples))
+        kept.scored.append(sum(int(np.count_nonzero(sample.scored)) for sample in samples))
+        kept.shortened.append(any(sample.shortened for sample in samples))
+        kept.votes.append(len(lineage.reviewers) if lineage else 0)
+        if (column := options.balance.by) is not None:
+            kept.value.append(str(metadata.get(column, "")))
+        if (column := options.similar.time_column) is not None:
+            kept.time.append(str(metadata.get(column, "")))
+        kept.parent.append((lineage and lineage.parent) or "")
 
 
 def _turned(row: RawRow, encoding: str, reason: Reason) -> Turned:
