@@ -189,7 +189,7 @@ class _Reader:
     def _results(self, path: Path, source: Source) -> Iterator[Done]:
         processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
         if processes > 1 and path.stat().st_size >= _BYTES_FOR_PROCESSES:
-            return in_order(Stage, self._arguments, _blocks(source, apart=True), processes)
+            return in_order(Stage, self._arguments, _blocks(source, apart=True), processes - 1)
         return map(self._stage, _blocks(source))
 
     def _tell(self) -> None:

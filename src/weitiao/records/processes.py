@@ -2,6 +2,8 @@
 
 The processes are started from the command line, not forked (torch and tokenizers hold
 threads) and not through :mod:`multiprocessing`, which would run a user's own script again.
+Tasks and results go through files, so that nobody waits for another to read, and the process
+that asks works on rows itself whenever its helpers have enough to do.
 """
 
 import gc
@@ -9,59 +11,127 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from queue import SimpleQueue
-from typing import IO, Any, TypeVar
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+_AHEAD = 2
+"""Tasks that a helper has at a time: one in hand and the next."""
+
+_UNSAVED = 8
+"""The most results that wait here for an earlier one of a helper."""
+
+_SECONDS_BETWEEN_LOOKS = 0.001
 
 
 def in_order(
     make: Callable[..., Callable[[Task], Result]],
     arguments: tuple[Any, ...],
     tasks: Iterable[Task],
-    processes: int,
+    helpers: int,
 ) -> Iterator[Result]:
-    """Yield ``make(*arguments)(task)`` for each task, from ``processes`` processes.
+    """Yield ``make(*arguments)(task)`` for each task, worked out here and by ``helpers`` processes.
 
-    ``make`` is a function of a module, its arguments and all tasks and results can be
-    pickled. At most two tasks a process are waiting, so memory stays bounded.
+    ``make`` is a function of a module; its arguments and all tasks and results can be pickled.
     """
-    started = [_start() for _ in range(processes)]
-    for process in started:
-        _send(process.stdin, (make, arguments))
-    free: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
-    for process in started:
-        free.put(process)
-
-    def carry_out(task: Task) -> Result:
-        process = free.get()
+    work = make(*arguments)
+    with TemporaryDirectory(prefix="weitiao-") as name:
+        folder = Path(name)
+        _save(folder / "make", (make, arguments))
+        started = [_Helper(folder) for _ in range(helpers)]
+        # Of each task in turn: its result, or the number under which a helper saves it.
+        waiting: deque[tuple[_Helper | None, Any]] = deque()
         try:
-            result: Result = _ask(process, task)
-            return result
-        finally:
-            free.put(process)
-
-    waiting: deque[Future[Result]] = deque()
-    try:
-        with ThreadPoolExecutor(processes) as threads:
-            for task in tasks:
-                waiting.append(threads.submit(carry_out, task))
-                if len(waiting) > 2 * processes:
-                    yield waiting.popleft().result()
+            for number, task in enumerate(tasks):
+                helper = next((one for one in started if one.is_free()), None)
+                if helper is not None:
+                    helper.give(number, task)
+                waiting.append((helper, number) if helper else (None, work(task)))
+                while waiting and (
+                    _is_there(waiting[0]) or len(waiting) > _UNSAVED * (helpers + 1)
+                ):
+                    yield _result(*waiting.popleft())
             while waiting:
-                yield waiting.popleft().result()
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
+                yield _result(*waiting.popleft())
+        finally:
+            for one in started:
+                one.end()
+
+
+class _Helper:
+    """A process that works on the tasks it is given, in turn."""
+
+    def __init__(self, folder: Path) -> None:
+        environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", __name__, str(folder)]
+        self._folder = folder
+        self._given: deque[int] = deque()
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment
+        )
+
+    def is_free(self) -> bool:
+        """Return whether another task would be begun soon."""
+        while self._given and self.has_done(self._given[0]):
+            self._given.popleft()
+        return len(self._given) < _AHEAD
+
+    def give(self, number: int, task: Any) -> None:
+        """Give the helper a task, whose result it saves under ``number``."""
+        _save(self._folder / f"{number}.task", task)
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"%d\n" % number)
+        self._process.stdin.flush()
+        self._given.append(number)
+
+    def has_done(self, number: int) -> bool:
+        """Return whether the result of the task is there, or was."""
+        return (self._folder / f"{number}.done").exists() or number not in self._given
+
+    def result(self, number: int) -> Any:
+        """Wait for the result of a task; raise what was raised there."""
+        path = self._folder / f"{number}.done"
+        while not path.exists():
+            if self._process.poll() is not None:
+                raise RuntimeError(f"a process ended with {self._process.returncode}")
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        worked, result = pickle.loads(path.read_bytes())
+        path.unlink()
+        if number in self._given:
+            self._given.remove(number)
+        if not worked:
+            raise result
+        return result
+
+    def end(self) -> None:
+        """Stop, whatever it is doing."""
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+
+def _is_there(found: tuple[_Helper | None, Any]) -> bool:
+    helper, number = found
+    return helper is None or helper.has_done(number)
+
+
+def _result(helper: _Helper | None, found: Any) -> Any:
+    return found if helper is None else helper.result(found)
+
+
+def _save(path: Path, value: Any) -> None:
+    """Write ``value`` such that the file is there as a whole or not at all."""
+    new = path.with_suffix(".new")
+    new.write_bytes(pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
+    new.replace(path)
 
 
 @contextmanager
@@ -78,48 +148,21 @@ def rarely_collecting() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-def _start() -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", __name__],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-    )
-
-
-def _ask(process: subprocess.Popen[bytes], task: Any) -> Any:
-    _send(process.stdin, task)
-    worked, result = pickle.load(process.stdout)  # type: ignore[arg-type]
-    if not worked:
-        raise result
-    return result
-
-
-def _send(pipe: IO[bytes] | None, value: Any) -> None:
-    assert pipe is not None
-    pickle.dump(value, pipe, pickle.HIGHEST_PROTOCOL)
-    pipe.flush()
-
-
-def _work() -> None:
-    """Be one of the processes: read tasks until there are no more."""
-    into, out = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints must not stand between the results
-    make, arguments = pickle.load(into)
+def _work(folder: Path) -> None:
+    """Be a helper: work on the tasks whose numbers come in, until no more come."""
+    make, arguments = pickle.loads((folder / "make").read_bytes())
     work = make(*arguments)
     with rarely_collecting():
-        while True:
+        for line in sys.stdin.buffer:
+            number = int(line)
+            task = folder / f"{number}.task"
             try:
-                task = pickle.load(into)
-            except EOFError:
-                return
-            try:
-                answer: tuple[bool, Any] = (True, work(task))
+                answer: tuple[bool, Any] = (True, work(pickle.loads(task.read_bytes())))
             except Exception as error:
                 answer = (False, error)
-            _send(out, answer)
+            task.unlink()
+            _save(folder / f"{number}.done", answer)
 
 
 if __name__ == "__main__":
-    _work()
+    _work(Path(sys.argv[1]))
