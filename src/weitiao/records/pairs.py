@@ -59,7 +59,8 @@ class Pairs:
 
 def _without_blanks(texts: list[str]) -> Iterable[str]:
     """Return each text with its words parted by one blank."""
-    if len("".join(texts).split()) == 1:
+    together = "".join(texts)
+    if together.split() == [together]:
         return texts
     return map(" ".join, map(str.split, texts))
 

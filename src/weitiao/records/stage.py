@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from weitiao.records import checks
-from weitiao.records.cleaning import Cleaned, Cleaner, main_language
+from weitiao.records.cleaning import Cleaned, Cleaner, main_language, main_languages
 from weitiao.records.cleaning.signs import has_reasoning
 from weitiao.records.findings import Findings
 from weitiao.records.kept import Kept, merged
@@ -135,7 +135,7 @@ class Stage:
     def _kept_pairs(self, pairs: Pairs, findings: Findings) -> Kept:
         """Return what :meth:`_done` would, for rows that nothing need be done to."""
         beginnings = [answer[:_BEGINNING] for answer in pairs.answers]
-        findings.languages.update(map(main_language, beginnings))
+        findings.languages.update(main_languages(beginnings))
         findings.kinds["conversation"] += len(beginnings)
         said, none = pairs.fingerprints(), [""] * len(beginnings)
         zeros = array("q", bytes(8 * len(beginnings)))

@@ -1,6 +1,8 @@
 """Which language a text is mainly in, as far as its letters tell."""
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +18,9 @@ ENGLISH = re.compile(
 
 _WORDS_THAT_MUST_SHOW_ENGLISH = 8
 _WIDE_BUT_NOT_CHINESE = re.compile("[\u0800-\u1fff\u3041-\u30ff\ua000-\ud7ff]")
+
+_CHINESE = 2.2
+"""Bytes a character in UTF-8 above which a text is Chinese, if it is no other wide script."""
 
 Main = Literal["zh", "latin", "other", "none"]
 
@@ -74,8 +79,19 @@ def main_language(text: str) -> Literal["zh", "en", "other"]:
     return "en" if ENGLISH.search(text) else "other"
 
 
+def main_languages(texts: Sequence[str]) -> Counter[str]:
+    """Return how many of ``texts`` have which main language; quick where they are Chinese."""
+    found: Counter[str] = Counter()
+    if not _WIDE_BUT_NOT_CHINESE.search("".join(texts)):
+        sure = len(texts)
+        texts = [t for t in texts if len(t.encode("utf-8", "surrogatepass")) <= _CHINESE * len(t)]
+        found["zh"] = sure - len(texts)
+    found.update(map(main_language, texts))
+    return +found
+
+
 def mostly_chinese(text: str) -> bool:
     """Return whether clearly most of ``text`` is Chinese; cheap, and false where in doubt."""
     # In UTF-8 a Chinese character has two bytes more than ASCII, an accented letter one.
-    beyond = len(text.encode("utf-8", "surrogatepass")) - len(text)
-    return beyond > 1.2 * len(text) and not _WIDE_BUT_NOT_CHINESE.search(text)
+    size = len(text.encode("utf-8", "surrogatepass"))
+    return size > _CHINESE * len(text) and not _WIDE_BUT_NOT_CHINESE.search(text)
