@@ -220,7 +220,8 @@ def main() -> None:
         save("near", records_near.measure(path))
     if "render" in sections:
         tokenizer = HERE.parents[1] / "shared" / "tokenizers" / "qwen"
-        save("render", records_render.measure(tokenizer, path, 100_000))
+        poems = HERE.parents[1] / "shared" / "data" / "tang_quatrains.jsonl"
+        save("render", records_render.measure(tokenizer, poems, 50_000))
     if "whole" in sections:
         save("whole", compare("ours_whole", None, path, 1))
 

@@ -5,10 +5,10 @@ itself is done here for a whole block in calls that loop in C, with the same res
 stage is the reference, and a test compares the two.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from operator import methodcaller
+from operator import itemgetter, methodcaller
 from typing import Any
 
 import orjson
@@ -22,6 +22,9 @@ _MARKS = 8
 """The quotation marks of two keys and two texts: with no more of them there is nothing else."""
 
 _count_marks = methodcaller("count", b'"')
+
+_TOGETHER = 256
+"""Rows that are looked at together; one that is not plain costs no more than these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +78,66 @@ def plain_pairs(
     if shape.columns.keys() != {"prompt", "response"} or shape.inner is not None:
         return None
     asked, answered = shape.columns["prompt"], shape.columns["response"]
-    values: list[Any]
-    lines: list[bytes]
-    marks: Iterator[int]
-    if not isinstance(rows, Stretch):
-        values, lines, marks = [row.data for row in rows], [], repeat(_MARKS)
-    elif (read := rows.objects()) is not None:
-        values, lines = read
-        marks = map(_count_marks, lines)
-    else:
+    read = rows.objects() if isinstance(rows, Stretch) else ([row.data for row in rows], [])
+    if read is None:
         return None
-    # "<" and "[": what every control token and every mark of reasoning begins with.
+    values, lines = read
+    numbers: list[int] = []
+    prompts: list[str] = []
+    answers: list[str] = []
+    for begin in range(0, len(values), _TOGETHER):
+        end = begin + _TOGETHER
+        part = values[begin:end], lines[begin:end], asked, answered
+        if (whole := _all_plain(*part)) is not None:
+            chosen: Iterable[int] = range(len(whole[0]))
+            more = whole
+        else:
+            chosen, more = _some_plain(*part)
+        numbers.extend(begin + number for number in chosen)
+        prompts.extend(more[0])
+        answers.extend(more[1])
+    if 2 * len(numbers) < max(len(values), 1):
+        return None
+    others = sorted({*range(len(values))}.difference(numbers))
+    if isinstance(rows, Stretch):
+        where = [rows.line + number for number in numbers]
+        careful = (rows.row(number, lines[number]) for number in others)
+        left = [row for row in careful if row is not None]
+        return Pairs(rows.path.name, where, prompts, answers), left
+    where = [rows[number].line for number in numbers]
+    return Pairs(rows[0].file, where, prompts, answers), [rows[number] for number in others]
+
+
+def _all_plain(
+    values: Sequence[Any], lines: Sequence[bytes], asked: str, answered: str
+) -> tuple[list[str], list[str]] | None:
+    """Return the questions and answers of rows that are all plain; None if one is not.
+
+    ``lines``: the bytes from which the values were read, or none where nothing was missed.
+    """
+    try:
+        prompts = list(map(itemgetter(asked), values))
+        answers = list(map(itemgetter(answered), values))
+    except (TypeError, LookupError):
+        return None
+    plain = (
+        {*map(type, values)} == {dict}
+        and {*map(len, values)} == {2}
+        and {*map(type, prompts), *map(type, answers)} == {str}
+        and all(map(str.strip, prompts))
+        and all(map(str.strip, answers))
+        and {*map(_count_marks, lines)} <= {_MARKS}
+    )
+    if not plain or _is_suspect("".join(prompts)) or _is_suspect("".join(answers)):
+        return None
+    return prompts, answers
+
+
+def _some_plain(
+    values: Sequence[Any], lines: Sequence[bytes], asked: str, answered: str
+) -> tuple[list[int], tuple[list[str], list[str]]]:
+    """Return the numbers of the rows that are plain, and their questions and answers."""
+    marks = map(_count_marks, lines) if lines else repeat(_MARKS)
     plain = [
         (number, prompt, answer)
         for number, (data, quotes) in enumerate(zip(values, marks, strict=False))
@@ -96,15 +148,11 @@ def plain_pairs(
         and type(answer := data.get(answered)) is str
         and prompt.strip()
         and answer.strip()
-        and not ("<" in prompt or "<" in answer or "[" in prompt or "[" in answer)
+        and not (_is_suspect(prompt) or _is_suspect(answer))
     ]
-    if not plain or 2 * len(plain) < len(values):
-        return None
-    numbers, prompts, answers = map(list, zip(*plain, strict=True))
-    others = sorted({*range(len(values))}.difference(numbers))
-    if isinstance(rows, Stretch):
-        where = [rows.line + number for number in numbers]
-        found = (rows.row(number, lines[number]) for number in others)
-        return Pairs(rows.path.name, where, prompts, answers), [r for r in found if r is not None]
-    where = [rows[number].line for number in numbers]
-    return Pairs(rows[0].file, where, prompts, answers), [rows[number] for number in others]
+    return [p[0] for p in plain], ([p[1] for p in plain], [p[2] for p in plain])
+
+
+def _is_suspect(text: str) -> bool:
+    """Tell whether ``text`` holds what control tokens and marks of reasoning begin with."""
+    return "<" in text or "[" in text
