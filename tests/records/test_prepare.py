@@ -283,6 +283,9 @@ def test_a_record_of_another_model_is_told_by_line(letters):
         ("alpaca_zh.json", "utf-8", "alpaca", 700, 697),
         ("identity.json", "utf-8", "alpaca", 91, 91),
         ("alpaca_en_demo.json", "utf-8", "alpaca", 999, 985),
+        ("v1_sft_demo.jsonl", "utf-8", "llamafactory", 500, 499),
+        ("wiki_demo.txt", "utf-8", "text", 967, 967),
+        ("tone_labels.jsonl", "utf-8", "text", 1500, 1491),
     ],
 )
 def test_real_files(shared, qwen_tokenizer, name, encoding, shape, rows, kept):
@@ -293,8 +296,11 @@ def test_real_files(shared, qwen_tokenizer, name, encoding, shape, rows, kept):
     assert (report.rows, report.kept) == (rows, kept)
     assert set(report.reasons) <= {"duplicate"}
     assert abs(report.split["test"] - kept / 10) < 2
-    asked = [{checked.records[i].prompt for i in part} for part in checked.split.values()]
-    assert not asked[0] & asked[2]
+    said = [
+        {(r.asked, r.text) for r in map(checked.records.__getitem__, part)}
+        for part in checked.split.values()
+    ]
+    assert not said[0] & said[2]
     assert time.process_time() - began < 12
 
 
@@ -313,3 +319,10 @@ def test_real_chinese_survives_gbk(shared, letters):
 def test_preference_file(shared, letters):
     with pytest.raises(DataError, match="preference"):
         check(shared / "data/dpo_zh_demo.json", DataOptions(), letters, SILENT)
+
+
+def test_real_tool_calls(shared, models):
+    _, chat = models["Qwen2.5-Instruct"]
+    path = shared / "data/glaive_toolcall_zh_demo.json"
+    report = check(path, DataOptions(max_tokens=4096), chat, SILENT).report
+    assert (report.rows, report.kept, report.reasons) == (300, 284, {"duplicate": 16})

@@ -21,6 +21,7 @@ from weitiao.records.kept import Kept, merged
 from weitiao.records.options import DataOptions
 from weitiao.records.pairs import Pairs, plain_pairs
 from weitiao.records.reading import RawRow, Stretch, readable
+from weitiao.records.reading.encoding import coding_of
 from weitiao.records.record import OWN, Origin, Reason, Record
 from weitiao.records.render import ChatFormat, Sample
 from weitiao.records.review import Votes, apply, decide
@@ -245,7 +246,7 @@ def rejected_line(row: RawRow, encoding: str, reason: Reason) -> bytes:
     if row.data is not None:
         return dumps(Rejected(row.origin, row.data, reason).to_json())
     text = readable(row.raw, encoding)
-    exact = text.encode(encoding, "replace") == row.raw
+    exact = coding_of(encoding, b"").raw(text) == row.raw
     raw = None if exact else base64.b64encode(row.raw).decode()
     return dumps(Rejected(row.origin, text, reason, raw).to_json())
 
