@@ -11,7 +11,7 @@ TORCH_PARTS := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cu
 	nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
 	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
-.PHONY: demo install check test test-slow test-gpu bench lock base-model clean
+.PHONY: demo install check test test-slow test-gpu bench bench-records lock base-model clean
 
 demo: $(READY)
 	$(BIN)/weitiao demo
@@ -39,6 +39,11 @@ test-gpu: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/bench_training.py
+
+# The peers are not locked: they are compared with, not used.
+bench-records: $(READY)
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/python benchmarks/bench_records.py
 
 lock:
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \

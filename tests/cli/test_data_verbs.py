@@ -89,7 +89,7 @@ def test_convert_a_part_of_a_run(weitiao: Weitiao, finished: Path, tmp_path: Pat
     run = finished / "runs/tea"
     said = weitiao("data", "convert", run, "--part", "train", "--to", "openai", "--out", out)
     assert said.code == 0, said.err
-    assert len(json.loads(out.read_text("utf-8"))) == 48
+    assert len(json.loads(out.read_text("utf-8"))) == len(rows_of(run / "records/train.jsonl"))
     assert "--part" in one_sentence(weitiao("data", "convert", run, "--part", "half"))
     assert "alpaca" in one_sentence(weitiao("data", "convert", run, "--to", "alpacca"))
 
@@ -209,3 +209,24 @@ def test_label_studio_there_and_back(weitiao: Weitiao, data: Path, tmp_path: Pat
     checked = weitiao("data", "check", data)
     assert "61 can be used" not in checked.out
     assert "59 can be used, 3 cannot" in checked.out
+
+
+def test_what_was_begun_stays(weitiao: Weitiao, finished: Path) -> None:
+    run = finished / "runs/tea"
+    assert "is a run" in one_sentence(weitiao("data", "show", run, "1", "max_tokens=64"))
+    assert "is a run" in one_sentence(weitiao("data", "report", run, "near=reject"))
+
+
+def test_leaks_of_a_run_looks_at_all_training_rows(weitiao: Weitiao, finished: Path) -> None:
+    run = finished / "runs/tea"
+    said = weitiao("data", "leaks", run, "--test", finished / "tea.jsonl")
+    assert said.code == 0, said.err
+    assert "rows cannot be read" in said.out
+    rows = len(rows_of(run / "records/train.jsonl"))
+    assert f"{rows} of 61 test rows" in said.out or int(said.out.split()[0]) >= rows
+
+
+def test_a_column_that_is_not_there(weitiao: Weitiao, data: Path) -> None:
+    assert "no column kind" in one_sentence(weitiao("data", "check", data, "balance.by=kind"))
+    noted = weitiao("data", "check", data, "group_by=kind")
+    assert "group_by has no effect" in noted.out

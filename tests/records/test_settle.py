@@ -226,3 +226,29 @@ def test_mix_gives_its_share_and_only_to_training(tmp_path, letters):
     assert checked.report.rows == 250
     with pytest.raises(DataError, match=r"1\.2"):
         check(path, DataOptions(mix={str(mixed): 0.6, str(path): 0.6}), letters, SILENT)
+
+
+def test_a_row_of_the_task_never_makes_way_for_one_of_mix(tmp_path, letters):
+    rng = random.Random(5)
+    own = [{"prompt": words(rng, 60), "response": words(rng, 60)} for _ in range(40)]
+    longer = [{"prompt": row["prompt"], "response": row["response"] + "啊"} for row in own]
+    general = [{"prompt": words(rng, 60), "response": words(rng, 60)} for _ in range(60)]
+    path, mixed = write(tmp_path / "own.jsonl", own), write(tmp_path / "m.jsonl", longer + general)
+    similar = SimilarOptions(near="reject", keep_rule="longest")
+    checked = check(path, DataOptions(similar=similar, mix={str(mixed): 0.2}), letters, SILENT)
+    kept = Counter(record.origin.file for record in checked.records)
+    assert kept["own.jsonl"] == 40
+    assert checked.report.reasons["near_duplicate"] == 40
+
+
+def test_rows_that_are_refused_leak_nothing(tmp_path, letters):
+    path = write(tmp_path / "a.jsonl", planted())
+    similar = SimilarOptions(near="reject", compare="prompt", leakage=False)
+    report = check(path, DataOptions(similar=similar, split=(6, 2, 2)), letters, SILENT).report
+    rejected = SimilarOptions(near="reject", compare="answer", leakage=False)
+    other = check(path, DataOptions(similar=rejected, split=(6, 2, 2)), letters, SILENT).report
+    assert report.similar is not None
+    assert other.similar is not None
+    # Of each pair that is near by what was compared one row is left; the others may leak.
+    assert report.similar.leaks <= 20
+    assert other.similar.leaks <= 20

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from weitiao.events import EventLog
 from weitiao.records import prepare as stage_of_files
+from weitiao.records import processes
 from weitiao.records.folding import folded, folded_all
 from weitiao.records.options import BalanceOptions, CleanOptions, DataOptions, SimilarOptions
 from weitiao.records.prepare import check
@@ -108,3 +109,18 @@ def test_the_numbers_of_a_block_are_kept(letters):
     done = stage(Block([RawRow("a", 1, row)], EXCHANGE, "utf-8"))
     kept = done.kept
     assert [*zip(kept.samples, kept.tokens, kept.shortened, strict=True)] == [(1, 41, 0)]
+
+
+def test_what_a_dead_helper_had_in_hand_is_done_here(monkeypatch):
+    begun: list[processes._Helper] = []
+    give = processes._Helper.give
+
+    def give_and_kill(helper, number, task):
+        give(helper, number, task)
+        begun.append(helper)
+        helper._process.kill()
+        helper._process.wait()
+
+    monkeypatch.setattr(processes._Helper, "give", give_and_kill)
+    assert list(in_order(partial, (operator.floordiv, 6), [1, 2, 3, 4], 1)) == [6, 3, 2, 1]
+    assert len(begun) == 1

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
-from weitiao.api.begin import chat_format, data_path, find_run, recipe_of
+from weitiao.api.begin import chat_format, data_path, find_run
 from weitiao.api.stages import split
 from weitiao.errors import DataError
 from weitiao.events import EventLog, Listener
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from weitiao.plan.recipe import Recipe
     from weitiao.records.convert import Converted
     from weitiao.records.growing import Grown, Method
+    from weitiao.records.options import DataOptions
     from weitiao.records.prepare import Checked
     from weitiao.records.record import Origin, Record
     from weitiao.records.report import DataReport
@@ -59,15 +60,12 @@ def report_data(
     from weitiao.records.page import write_page
 
     run = find_run(target)
-    if run is not None:
-        found, place, title = split(run, listeners), run.path / "data.html", run.path.resolve().name
-    else:
-        data = data_path(recipe)
-        found = check(recipe, listeners).report
-        place, title = data.with_name(f"{data.stem}.data.html"), data.name
-    path = place if out is None else Path(out)
+    data = data_path(recipe) if run is None else run.path.resolve()
+    place = data.with_name(f"{data.stem}.data.html") if run is None else run.path / "data.html"
+    path, title = place if out is None else Path(out), data.name
     if path.exists() and (run is None or out is not None):
         raise DataError("error.exists", path=path)
+    found = check(recipe, listeners).report if run is None else split(run, listeners)
     write_page(found, path, title)
     return path, found
 
@@ -94,8 +92,9 @@ def convert(
 
 @dataclass(frozen=True, slots=True)
 class Leaked:
-    """A test row and the training row that says nearly the same."""
+    """A test row, ``row`` from 0, and the training row that says nearly the same."""
 
+    row: int
     test: Origin
     train: Origin
     by: Literal["prompt", "answer"]
@@ -105,16 +104,20 @@ class Leaked:
 
 @dataclass(frozen=True, slots=True)
 class Leaks:
-    """The leaks, at most one a row and a kind, among so many rows of both files."""
+    """The leaks, at most one a row and a kind, among so many rows of both files.
+
+    ``unread``: rows of either file that cannot be read, and are not compared.
+    """
 
     found: tuple[Leaked, ...]
     train_rows: int
     test_rows: int
+    unread: int
 
     @property
     def rows(self) -> int:
         """How many test rows leak."""
-        return len({leak.test for leak in self.found})
+        return len({leak.row for leak in self.found})
 
 
 def leaks(target: str, recipe: Recipe, test: str) -> Leaks:
@@ -123,14 +126,23 @@ def leaks(target: str, recipe: Recipe, test: str) -> Leaks:
     Raises:
         DataError: one of them cannot be read.
     """
+    from weitiao.records.options import DataOptions as Defaults
     from weitiao.records.similar import leaks as find_leaks
 
-    run = find_run(target)
+    run, unread = find_run(target), _Count()
     if run is not None:
         split(run)
-        recipe = recipe_of(run)
-    data = data_path(recipe) if run is None else run.records / "train.jsonl"
-    trained, tested = _all_of(data, recipe), _all_of(Path(test), recipe)
+        trained = _all_of(run.records / "train.jsonl", Defaults(), unread)
+    else:
+        trained = _all_of(data_path(recipe), recipe.data, unread)
+    # What was said of the user's data need not hold for the test file.
+    options = recipe.data.model_copy(update={"limit": None, "encoding": None})
+    try:
+        tested = _all_of(Path(test), options, unread)
+    except DataError as error:
+        if error.key != "error.column_missing":
+            raise
+        tested = _all_of(Path(test), options.model_copy(update={"columns": None}), unread)
     found: list[Leaked] = []
     sides: tuple[tuple[Literal["prompt", "answer"], Callable[[Record], str]], ...] = (
         ("prompt", lambda record: record.asked),
@@ -140,8 +152,9 @@ def leaks(target: str, recipe: Recipe, test: str) -> Leaks:
         train_texts, test_texts = _Texts(trained, text_of), _Texts(tested, text_of)
         for leak in find_leaks(train_texts, test_texts, by, recipe.data.similar.threshold):
             one, other = tested[leak.test_row], trained[leak.train_row]
-            found.append(Leaked(one.origin, other.origin, by, leak.similarity, text_of(one)))
-    return Leaks(tuple(found), len(trained), len(tested))
+            origins = one.origin, other.origin
+            found.append(Leaked(leak.test_row, *origins, by, leak.similarity, text_of(one)))
+    return Leaks(tuple(found), len(trained), len(tested), unread.rows)
 
 
 def grow(
@@ -156,7 +169,7 @@ def grow(
     from weitiao.records.growing import write_grown
 
     unread = _Count()
-    rows = partial(_as_read, data_path(recipe), recipe, unread)
+    rows = partial(_as_read, data_path(recipe), recipe.data, unread)
     asked = recipe.data.seed if seed is None else seed
     grown = write_grown(rows, method, Path(out), n, asked)
     return grown, unread.rows // 2  # the rows are read twice
@@ -172,7 +185,7 @@ def draft(recipe: Recipe, out: str, pairs: int = 3) -> tuple[Grown, int]:
     from weitiao.records.growing import write_drafts
 
     unread = _Count()
-    passages = _as_read(data_path(recipe), recipe, unread)
+    passages = _as_read(data_path(recipe), recipe.data, unread)
     with endpoint(recipe) as service:
         drafted = write_drafts(passages, service, Path(out), pairs, recipe.data.seed)
     return drafted, unread.rows
@@ -199,8 +212,8 @@ def endpoint(recipe: Recipe) -> Endpoint:
     )
 
 
-def review(recipe: Recipe, reviewer: str, double: float | None = None) -> Session:
-    """Return a review of the recipe's rows by one person, to be gone through.
+def review(recipe: Recipe, reviewer: str, double: float | None = None) -> tuple[Session, int]:
+    """Return a review of the recipe's rows by one person, to be gone through; and the unread rows.
 
     Raises:
         DataError: the data or the decisions so far cannot be read.
@@ -210,8 +223,8 @@ def review(recipe: Recipe, reviewer: str, double: float | None = None) -> Sessio
     from weitiao.records.review import find_votes
     from weitiao.records.review.queue import DOUBLE
 
-    data, options = data_path(recipe), recipe.data
-    records = _all_of(data, recipe)
+    data, options, unread = data_path(recipe), recipe.data, _Count()
+    records = _all_of(data, options, unread)
     clean = Cleaner(options.clean, options.system)
     flags = {
         i: [found.flag for found in cleaned.flags]
@@ -220,11 +233,12 @@ def review(recipe: Recipe, reviewer: str, double: float | None = None) -> Sessio
     }
     votes = find_votes(data, options.review)
     share = DOUBLE if double is None else double
-    return Review(records, votes, reviewer, options.review, flags=flags, double=share)
+    session = Review(records, votes, reviewer, options.review, flags=flags, double=share)
+    return session, unread.rows
 
 
-def export_review(recipe: Recipe, out: str) -> int:
-    """Write the recipe's rows as Label Studio's tasks; return how many.
+def export_review(recipe: Recipe, out: str) -> tuple[int, int]:
+    """Write the recipe's rows as Label Studio's tasks; return how many, and the unread rows.
 
     Raises:
         DataError: the data cannot be read, or ``out`` is there already.
@@ -233,7 +247,9 @@ def export_review(recipe: Recipe, out: str) -> int:
 
     if Path(out).exists():
         raise DataError("error.exists", path=out)
-    return export_tasks(_as_read(data_path(recipe), recipe, _Count()), Path(out))
+    unread = _Count()
+    rows = export_tasks(_as_read(data_path(recipe), recipe.data, unread), Path(out))
+    return rows, unread.rows
 
 
 def import_review(recipe: Recipe, export: str) -> tuple[Imported, Path, int]:
@@ -245,6 +261,8 @@ def import_review(recipe: Recipe, export: str) -> tuple[Imported, Path, int]:
     from weitiao.records.review import find_votes
     from weitiao.records.review.label_studio import read_export
 
+    if not Path(export).exists():
+        raise DataError("error.file_missing", path=export)
     imported = read_export(Path(export))
     votes = find_votes(data_path(recipe), recipe.data.review)
     newer = votes.newer(imported.votes)
@@ -277,21 +295,21 @@ class _Texts(Sequence[str]):
         return self._text_of(self._records[i])
 
 
-def _as_read(path: Path, recipe: Recipe, unread: _Count) -> Iterator[Record]:
+def _as_read(path: Path, options: DataOptions, unread: _Count) -> Iterator[Record]:
     from weitiao.records.reading import find_files
     from weitiao.records.source import as_read
 
-    return as_read(find_files(path), recipe.data, unread)
+    return as_read(find_files(path), options, unread)
 
 
-def _all_of(path: Path, recipe: Recipe) -> Sequence[Record]:
+def _all_of(path: Path, options: DataOptions, unread: _Count) -> Sequence[Record]:
     """Return all rows as they were read; they stand on disk."""
     from weitiao.records.record import Record as Row
     from weitiao.records.spool import Spool, Stored, dumps
 
     folder = TemporaryDirectory(prefix="weitiao-")
     spool = Spool(Path(folder.name) / "rows")
-    for record in _as_read(path, recipe, _Count()):
+    for record in _as_read(path, options, unread):
         spool.append(dumps(record.to_json()))
     if not len(spool):
         raise DataError("error.no_rows", path=path)

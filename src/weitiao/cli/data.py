@@ -78,8 +78,8 @@ def show_rows(
     from weitiao.cli.rows import FIRST_ROWS, legend, row_head, shown_text, shown_tokens
     from weitiao.cli.view import View
 
-    numbers = [int(word) for word in rows or () if word.isdigit()]
-    words = [word for word in rows or () if not word.isdigit()]
+    numbers = [int(word) for word in rows or () if _is_number(word)]
+    words = [word for word in rows or () if not _is_number(word)]
     asked = Asked(model, recipe, system=system, columns=columns, settings=words)
     console = screen()
     with View(console) as view:
@@ -95,8 +95,18 @@ def show_rows(
         sentence(console, legend(console), "dim")
 
 
+def _is_number(word: str) -> bool:
+    return word.isascii() and word.isdigit()
+
+
+def _refuse_settings(target: str, settings: "Sequence[str] | None") -> None:
+    if settings and api.find_run(target) is not None:
+        raise RecipeError("cli.usage.settings_of_run", target=target)
+
+
 def _kept(target: str, asked: Asked) -> "tuple[Recipe, Sequence[Record]]":
     """Return the recipe and the usable rows of a run or of a data file."""
+    _refuse_settings(target, asked.settings)
     run = api.find_run(target)
     if run is None:
         recipe = asked.recipe_for(target)
@@ -115,6 +125,7 @@ def report(
     columns: Columns = None,
 ) -> None:
     """Write the page on the data."""
+    _refuse_settings(target, settings)
     from weitiao.cli import tables
     from weitiao.cli.view import View
 
@@ -179,6 +190,8 @@ def leaks(
         view.wait(say("cli.progress.comparing"))
         found = api.leaks(target, wanted, test)
         view.still()
+        if found.unread:
+            view.note(say("cli.data.unread", rows=f"{found.unread:,}"), "yellow")
         rows, tested = f"{found.rows:,}", f"{found.test_rows:,}"
         threshold = f"{100 * wanted.data.similar.threshold:.0f}%"
         if not found.rows:

@@ -113,7 +113,9 @@ def review(
 
         with View(console) as view:
             view.wait(say("cli.progress.loading"))
-            session = api.review(wanted, reviewer or getpass.getuser(), share("--double", double))
+            name, part = reviewer or getpass.getuser(), share("--double", double)
+            session, unread = api.review(wanted, name, part)
+            _tell_unread(view, unread)
         run_review(session, console)
 
 
@@ -166,19 +168,25 @@ def _tell(view: View, grown: "Grown", unread: int) -> None:
         show(view.console, data_tables.refusals(grown))
         view.note(say("cli.data.put_aside", rows=f"{sum(grown.rejected.values()):,}"))
         verbatim(view.console, str(grown.aside), "")
-    if unread:
-        view.note(say("cli.grow.unread", rows=f"{unread:,}"), "yellow")
+    _tell_unread(view, unread)
     view.note(say("cli.data.written"))
     verbatim(view.console, str(grown.path))
+
+
+def _tell_unread(view: View, unread: int) -> None:
+    if unread:
+        view.note(say("cli.data.unread", rows=f"{unread:,}"), "yellow")
 
 
 def _export(recipe: "Recipe", path: str) -> None:
     from weitiao.records.review.label_studio import labelling_page
 
     console = screen()
-    rows = api.export_review(recipe, path)
+    rows, unread = api.export_review(recipe, path)
     sentence(console, say("cli.review.exported", rows=f"{rows:,}"))
     verbatim(console, path)
+    if unread:
+        sentence(console, say("cli.data.unread", rows=f"{unread:,}"), "yellow")
     sentence(console, say("cli.review.labelling"))
     verbatim(console, labelling_page(), "")
 

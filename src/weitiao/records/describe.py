@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from weitiao.records.cleaning.private import find_private
 from weitiao.records.findings import Findings
 from weitiao.records.gathered import Gathered
 from weitiao.records.options import DataOptions
@@ -65,7 +66,10 @@ def describe(
         categories={
             column: dict(values.most_common())
             for column, values in findings.categories.items()
-            if values is not None and 1 < len(values) < gathered.rows / 2
+            if values is not None
+            and 1 < len(values) < gathered.rows / 2
+            # A page that may be sent on lists no telephone numbers.
+            and not any(find_private(value, options.clean.private_kinds) for value in values)
         },
         balance=tuple(settled.balance),
         grown=dict(findings.grown.most_common()),

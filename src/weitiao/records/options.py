@@ -18,7 +18,6 @@ FlagName = Literal[
     "unfinished",
     "unbalanced_quotes",
     "broken_json",
-    "reasoning_in_some",
     "profanity",
 ]
 
@@ -69,7 +68,7 @@ class CleanOptions(Options):
     """The Chinese script to write everything in."""
 
     private: Literal["ignore", "report", "mask", "reject"] = "report"
-    """What happens to ID numbers, phones, bank cards, e-mail and street addresses."""
+    """What happens to ID numbers, phones, bank cards, e-mail, addresses in texts; columns stay."""
 
     private_kinds: tuple[PrivateKind, ...] = get_args(PrivateKind)
     """Which kinds of private data are looked for."""

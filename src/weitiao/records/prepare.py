@@ -138,6 +138,7 @@ def _read(
         files += [reader.read(file, source) for file in find_files(Path(name).expanduser())]
     if not len(gathered.kept):
         raise _nothing_kept(path, gathered)
+    reader.notes += _missing_columns(path, options, gathered)
     settled = settle(gathered, options)
     for row, reason in sorted(settled.refused.items()):
         gathered.refuse(row, reason)
@@ -167,8 +168,10 @@ class _Reader:
 
     def read(self, path: Path, place: int) -> FileReport:
         """Read one file to its end; ``place`` is 0 for the task, else its place in ``mix``."""
-        gathered = self._gathered
-        source = open_source(path, self._options)
+        gathered, options = self._gathered, self._options
+        if place:  # what was said of the user's own file need not hold for another
+            options = options.model_copy(update={"encoding": None, "columns": None})
+        source = open_source(path, options)
         self.notes += source.notes
         report = source.report
         self._events.emit("records.file", path=str(path), **report.model_dump(mode="json"))
@@ -198,6 +201,18 @@ class _Reader:
             self._told = now
             rows, kept = self._gathered.rows, len(self._gathered.kept)
             self._events.emit("records.progress", rows=rows, kept=kept)
+
+
+def _missing_columns(path: Path, options: DataOptions, gathered: Gathered) -> list[Note]:
+    """Raise where a column is not there by which rows would be left out; tell of another."""
+    columns = list(gathered.findings.categories)
+    for column in (options.balance.by, options.similar.time_column):
+        if column is not None and column not in columns:
+            near = ", ".join(columns) or "-"
+            raise DataError("error.no_metadata", file=path.name, column=column, columns=near)
+    if options.group_by is None or options.group_by in columns:
+        return []
+    return [Note(name="no_group_column", values={"column": options.group_by})]
 
 
 def _notes_on(path: Path, votes: Votes) -> list[Note]:

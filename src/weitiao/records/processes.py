@@ -14,7 +14,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -45,7 +45,7 @@ def in_order(
     with TemporaryDirectory(prefix="weitiao-") as name:
         folder = Path(name)
         _save(folder / "make", (make, arguments))
-        started = [_Helper(folder) for _ in range(helpers)]
+        started = [_Helper(folder, work) for _ in range(helpers)]
         # Of each task in turn: its result, or the number under which a helper saves it.
         waiting: deque[tuple[_Helper | None, Any]] = deque()
         try:
@@ -66,12 +66,12 @@ def in_order(
 
 
 class _Helper:
-    """A process that works on the tasks it is given, in turn."""
+    """A process that works on the tasks it is given, in turn; if it dies, they are done here."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, work: Callable[[Any], Any]) -> None:
         environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", __name__, str(folder)]
-        self._folder = folder
+        self._folder, self._work_here = folder, work
         self._given: deque[int] = deque()
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment
@@ -81,15 +81,16 @@ class _Helper:
         """Return whether another task would be begun soon."""
         while self._given and self.has_done(self._given[0]):
             self._given.popleft()
-        return len(self._given) < _AHEAD
+        return len(self._given) < _AHEAD and self._process.poll() is None
 
     def give(self, number: int, task: Any) -> None:
         """Give the helper a task, whose result it saves under ``number``."""
         _save(self._folder / f"{number}.task", task)
         assert self._process.stdin is not None
-        self._process.stdin.write(b"%d\n" % number)
-        self._process.stdin.flush()
         self._given.append(number)
+        with suppress(OSError):  # it has died just now
+            self._process.stdin.write(b"%d\n" % number)
+            self._process.stdin.flush()
 
     def has_done(self, number: int) -> bool:
         """Return whether the result of the task is there, or was."""
@@ -99,8 +100,10 @@ class _Helper:
         """Wait for the result of a task; raise what was raised there."""
         path = self._folder / f"{number}.done"
         while not path.exists():
-            if self._process.poll() is not None:
-                raise RuntimeError(f"a process ended with {self._process.returncode}")
+            if self._process.poll() is not None and not path.exists():
+                # Most likely for want of memory, of which there is more now.
+                task = pickle.loads((self._folder / f"{number}.task").read_bytes())
+                return self._work_here(task)
             time.sleep(_SECONDS_BETWEEN_LOOKS)
         worked, result = pickle.loads(path.read_bytes())
         path.unlink()
@@ -115,7 +118,8 @@ class _Helper:
         self._process.kill()
         self._process.wait()
         if self._process.stdin is not None:
-            self._process.stdin.close()
+            with suppress(OSError):
+                self._process.stdin.close()
 
 
 def _is_there(found: tuple[_Helper | None, Any]) -> bool:
@@ -160,8 +164,8 @@ def _work(folder: Path) -> None:
                 answer: tuple[bool, Any] = (True, work(pickle.loads(task.read_bytes())))
             except Exception as error:
                 answer = (False, error)
-            task.unlink()
             _save(folder / f"{number}.done", answer)
+            task.unlink()
 
 
 if __name__ == "__main__":

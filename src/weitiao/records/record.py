@@ -122,6 +122,8 @@ class Record:
             said += (message.role, message.content)
             if message.tool_calls:
                 said.append(json.dumps(message.tool_calls, sort_keys=True, default=str))
+        if self.tools:
+            said.append(json.dumps(self.tools, sort_keys=True, default=str))
         text = "\0".join([" ".join(part.split()) for part in said])
         return xxhash.xxh3_128_digest(text.encode("utf-8", "surrogatepass"))
 

@@ -73,6 +73,7 @@ def settle(gathered: Gathered, options: DataOptions) -> Settled:
     _mix(gathered, options, labels, settled)
     if settled.similar is not None and not options.similar.leakage:
         training = settled.part == TRAIN
+        training[list(settled.refused)] = False
         leaks = np.setdiff1d(leaking_rows(settled.near, training), list(settled.refused))
         settled.similar = settled.similar.model_copy(update={"leaks": len(leaks)})
     return settled
@@ -84,11 +85,12 @@ def _join_families(groups: Groups, gathered: Gathered) -> None:
         return
     known = np.frombuffer(gathered.read, dtype=np.uint64)
     order = np.argsort(known, kind="stable")
+    ordered = known[order]
     first: dict[int, int] = {}
     for child, parent in gathered.parents.items():
         key = int(parent[:16], 16) if _is_id(parent) else hash(parent) & (2**64 - 1)
-        place = int(np.searchsorted(known[order], np.uint64(key)))
-        if place < len(order) and int(known[order[place]]) == key:
+        place = int(np.searchsorted(ordered, np.uint64(key)))
+        if place < len(order) and int(ordered[place]) == key:
             groups.join(int(order[place]), child)
         else:
             groups.join(first.setdefault(key, child), child)
@@ -182,12 +184,14 @@ def _keep_one(
         rows = [row for row in cluster.rows.tolist() if row not in gathered.parents]
         if len(rows) < 2:
             continue
+        # A row of the task never makes way for one of ``mix``, which may not even be drawn.
+        own = [row for row in rows if gathered.sources[gathered.file[row]] == 0] or rows
         kept = survivor(
-            rows,
+            own,
             options.keep_rule,
-            lengths=[len(gathered.kept.line(row)) for row in rows],
-            times=[names[gathered.time[row]] for row in rows],
-            votes=[gathered.votes[row] for row in rows],
+            lengths=[len(gathered.kept.line(row)) for row in own],
+            times=[names[gathered.time[row]] for row in own],
+            votes=[gathered.votes[row] for row in own],
         )
         place = gathered.origin(kept)
         values = {
@@ -206,7 +210,7 @@ def _shown(
     answers_alone: bool = False,
 ) -> tuple[report.Cluster, ...]:
     """Return the largest clusters with what their first rows say, the row that stays first."""
-    largest = sorted(clusters, key=lambda cluster: -len(cluster.rows))[:_EXAMPLES]
+    largest = sorted(clusters, key=lambda c: (-len(c.rows), int(c.rows[0])))[:_EXAMPLES]
     found = []
     for cluster in largest:
         rows = sorted(cluster.rows.tolist(), key=lambda row: (row in refused, row))

@@ -171,14 +171,12 @@ class Stage:
         said = checks.without_unanswered(record)
         findings.kinds["unanswered"] += len(said.messages) < len(record.messages)
         cleaned = self._clean(said)
-        if cleaned.changes or cleaned.flags:
-            _note(cleaned, record.origin, findings)
-        if cleaned.reason:
-            return cleaned.reason
         ready = checks.with_system(cleaned.record, options.system)
-        reason = checks.first_reason(ready, self._control_token)
+        reason = cleaned.reason or checks.first_reason(ready, self._control_token)
         if reason:
             return reason
+        if cleaned.changes or cleaned.flags:
+            _note(cleaned, record.origin, findings)
         return ready, read or (b"" if ready is record else record.fingerprint())
 
     def _reviewed(self, record: Record, read: str, findings: Findings) -> Record | Reason:

@@ -139,7 +139,6 @@ FLAGGED = {
     "unfinished": conversation("问", "平时要注意饮食清淡，多喝水，多休息，"),
     "unbalanced_quotes": conversation("问", "他说：“好。"),
     "broken_json": conversation("问", '{"a": 1'),
-    "reasoning_in_some": conversation("问", "<think>想</think>答。"),
     "profanity": conversation("坏话", "答。"),
 }  # fmt: skip
 
