@@ -78,7 +78,7 @@ def start(
     """
     from weitiao.plan.resolved import recipe_yaml
     from weitiao.records.files import write_atomic
-    from weitiao.records.reading.files import find_files
+    from weitiao.records.reading import find_files
 
     data = data_path(recipe)
     find_files(data)
@@ -97,7 +97,7 @@ def find_run(target: str) -> Run | None:
     Raises:
         RunError: it is neither a run nor data.
     """
-    from weitiao.records.reading.files import KINDS
+    from weitiao.records.reading import KINDS
 
     path = Path(target).expanduser()
     # What is called like a data file is one, or one that is missing.

@@ -13,19 +13,11 @@ from itertools import accumulate
 from markupsafe import Markup
 
 from weitiao.evaluation.resample import Estimate
+from weitiao.records.page.draw import SVG, Tick
 
 Points = Sequence[tuple[float, float]]
 
 _POINTS_SHOWN = 400
-_SVG = '<svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">{}</svg>'
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """A mark on an axis: where, in percent from the left or the top, and what is written."""
-
-    at: float
-    label: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +60,7 @@ def loss_curve(steps: Points, validation: Points, best_step: int | None) -> Char
         _path(_dots(place(best)), "best dot"),
     ]
     return Chart(
-        svg=Markup(_SVG.format("".join(parts))),
+        svg=Markup(SVG.format("".join(parts))),
         across=tuple(Tick(100 * x / last, f"{x:,.0f}") for x in xs),
         up=tuple(Tick(100 * (high - y) / (high - low), f"{y:g}") for y in ys),
     )
@@ -85,7 +77,7 @@ def interval_bars(base: Estimate, tuned: Estimate, top: float) -> Markup:
         if estimate.low is not None and estimate.high is not None:
             parts.append(_path(f"M{at(estimate.low):.2f} {y}H{at(estimate.high):.2f}", name))
         parts.append(_path(_dots([(at(estimate.value), y)]), f"{name} dot"))
-    return Markup(_SVG.format("".join(parts)))
+    return Markup(SVG.format("".join(parts)))
 
 
 def _path(shape: str, style: str) -> str:

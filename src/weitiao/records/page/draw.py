@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 _LABELS_ACROSS, _LABELS_UP = 6, 4
 _ROOM_FOR_A_FAR_LIMIT = 12.0
-_SVG = '<svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">{}</svg>'
+SVG = '<svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">{}</svg>'
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def histogram(bins: Sequence[tuple[int, int]], limit: int) -> Histogram | None:
     line = f'<path class="limit" d="M{100 if far else place:.2f} 0V100"/>' if limit > 0 else ""
     every = math.ceil(len(bins) / _LABELS_ACROSS)
     return Histogram(
-        svg=Markup(_SVG.format(f'<path class="grid" d="{grid}"/>{bars}{line}')),
+        svg=Markup(SVG.format(f'<path class="grid" d="{grid}"/>{bars}{line}')),
         across=(
             Tick(0, "0"),
             *(

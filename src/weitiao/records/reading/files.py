@@ -16,22 +16,9 @@ from weitiao.records.reading.jsonl import Stretch, jsonl_rows, jsonl_stretches
 from weitiao.records.reading.kinds import DOCUMENTS, KINDS, Kind, binary_kind, text_kind
 from weitiao.records.reading.parquet import parquet_rows
 from weitiao.records.reading.passages import open_docx, open_pdf, text_passages
-from weitiao.records.reading.rows import CONVERSATION_COLUMNS, RawRow, readable
+from weitiao.records.reading.rows import RawRow
 from weitiao.records.reading.sheets import Notes, open_sheets
 from weitiao.records.reading.tables import csv_rows
-
-__all__ = [
-    "CONVERSATION_COLUMNS",
-    "KINDS",
-    "FileRead",
-    "Kind",
-    "RawRow",
-    "Stretch",
-    "find_files",
-    "read_file",
-    "readable",
-    "unread_files",
-]
 
 _REGISTRY = "dataset_info.json"
 _REVIEW, _REJECTED = ".review.jsonl", ".rejected.jsonl"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from weitiao.records.reading.files import CONVERSATION_COLUMNS
+from weitiao.records.reading import CONVERSATION_COLUMNS
 
 Row = Mapping[str, Any]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
-from weitiao.records.reading.files import CONVERSATION_COLUMNS
+from weitiao.records.reading import CONVERSATION_COLUMNS
 from weitiao.records.record import Message, Origin, Reason, Record, Role
 from weitiao.records.shaping import annotated
 from weitiao.records.shaping.columns import (

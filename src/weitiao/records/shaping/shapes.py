@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from weitiao.errors import DataError
-from weitiao.records.reading.files import CONVERSATION_COLUMNS
+from weitiao.records.reading import CONVERSATION_COLUMNS
 from weitiao.records.shaping import annotated
 from weitiao.records.shaping.columns import (
     ANSWERS,
