@@ -44,7 +44,7 @@ def test_overrides():
     assert recipe.data.system == "你是助手: 简短回答 #1"
     assert recipe.data.columns == {"prompt": "ask", "response": "answer"}
     assert recipe.model.name == "Qwen2.5-1.5B-Instruct"
-    assert recipe.train.gradient_checkpointing is True
+    assert recipe.train.gradient_checkpointing == "full"
     assert recipe.evaluate.max_new_tokens is None
 
 

@@ -21,7 +21,7 @@ JOB = Job(
     device="cpu",
     method="lora",
     precision="bf16",
-    checkpointing=False,
+    checkpointing="off",
     rank=16,
     targets="all-linear",
     tokens=1024,
@@ -88,7 +88,7 @@ def test_passes():
     adapter = 6 * QWEN.lora_params(16)
     n = QWEN.linear_params
     assert training_flops(QWEN, JOB, 1, 0) == 4 * n + adapter
-    assert training_flops(QWEN, replace(JOB, checkpointing=True), 1, 0) == 6 * n + adapter
+    assert training_flops(QWEN, replace(JOB, checkpointing="full"), 1, 0) == 6 * n + adapter
     assert training_flops(QWEN, replace(JOB, method="full"), 1, 0) == 6 * n
 
 
@@ -103,7 +103,7 @@ def test_lean_activations_are_exceeded_by_the_adapters_copies():
     st.sampled_from(["cpu", "cuda"]),
     st.sampled_from(["lora", "full"]),
     st.sampled_from(["bf16", "fp32"]),
-    st.booleans(),
+    st.sampled_from(["off", "selective", "full"]),
     st.integers(16, 8192),
     st.integers(1, 64),
 )
@@ -117,8 +117,8 @@ def test_costs_grow_with_what_is_asked(
     assert peak_memory(shape, replace(job, method="full")) >= need
     assert peak_memory(shape, replace(job, rank=rank + 8)) >= need
     if tokens > 64:
-        kept = peak_memory(shape, replace(job, checkpointing=False))
-        assert peak_memory(shape, replace(job, checkpointing=True)) < kept
+        kept = peak_memory(shape, replace(job, checkpointing="off"))
+        assert peak_memory(shape, replace(job, checkpointing="full")) < kept
     work = {"scored": tokens // 2, "squares": 0.0, "micro_batches": 1.0}
     seconds = training_seconds(shape, job, RATES, tokens=tokens, **work)
     assert training_seconds(shape, job, RATES, tokens=tokens * 2, **work) >= seconds > 0

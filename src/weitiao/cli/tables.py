@@ -86,11 +86,10 @@ def rejections(report: "DataReport") -> Table:
 def settings(plan: "Plan", *, every: bool) -> Table:
     """Return the settings with their reasons: the main ones, or all that have one."""
     made = table(say("cli.plan.setting"), say("cli.plan.value"), say("cli.plan.why"))
-    for name in type(plan).model_fields if every else MAIN_SETTINGS:
-        unused = plan.method == "full" and name.startswith("lora_")
-        if name in plan.reasons and not unused:
-            why = clean(plan.reasons[name].sentence())
-            made.add_row(say(f"report.setting.{name}"), _value(getattr(plan, name)), Text(why))
+    settled = plan.settled()
+    for name in settled if every else [name for name in MAIN_SETTINGS if name in settled]:
+        why = clean(plan.reasons[name].sentence())
+        made.add_row(say(f"report.setting.{name}"), _value(getattr(plan, name)), Text(why))
     return made
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from weitiao.plan.machine import Machine
-from weitiao.plan.recipe import Device, Method, Precision
+from weitiao.plan.recipe import Checkpointing, Device, Method, Precision
 from weitiao.plan.shape import ModelShape
 
 BYTES: dict[Precision, int] = {"bf16": 2, "fp32": 4}
@@ -32,6 +32,9 @@ CORE_ACTIVATION_BYTES = 0.2e9
 
 LAYER_CALL_SECONDS: dict[Device, float] = {"cpu": 0.0012, "cuda": 0.002}
 """Time of one layer's Python and kernel starts, forward and backward, whatever its size."""
+
+REPEATED: dict[Checkpointing, float] = {"off": 0.0, "selective": 0.5, "full": 1.0}
+"""The share of the layers whose forward pass checkpointing repeats."""
 
 HEAD_CHUNK_LOGITS = 1 << 21
 """Logits the loss holds at once, in chunks of at least 128 tokens (see models/head.py)."""
@@ -70,7 +73,7 @@ class Job:
     device: Device
     method: Method
     precision: Precision
-    checkpointing: bool
+    checkpointing: Checkpointing
     rank: int
     targets: str | Sequence[str]
     tokens: int
@@ -89,10 +92,10 @@ def training_flops(
     them; checkpointing repeats the forward pass. The head multiplies scored tokens only.
     ``squares``: the sum of the rows' squared lengths, for causal attention (2 Q L² a layer).
     """
-    passes = (4 if job.method == "lora" else 6) + (2 if job.checkpointing else 0)
+    passes = (6 if job.method == "full" else 4) + 2 * REPEATED[job.checkpointing]
     total = float(passes) * shape.linear_params * tokens
-    total += (4 if job.method == "lora" else 6) * shape.head_params * float(scored)
-    total += (4 if job.checkpointing else 3) * 2 * shape.query_size * squares * shape.layers
+    total += (6 if job.method == "full" else 4) * shape.head_params * float(scored)
+    total += (3 + REPEATED[job.checkpointing]) * 2 * shape.query_size * squares * shape.layers
     if job.method == "lora":
         total += 6.0 * shape.lora_params(job.rank, job.targets) * tokens
     return total
@@ -148,7 +151,7 @@ def activation_bytes(shape: ModelShape, job: Job) -> int:
     """
     width = BYTES[job.precision]
     layer = layer_token_bytes(shape, job)
-    if job.checkpointing:
+    if job.checkpointing != "off":
         trunk = job.tokens * (layer + shape.layers * shape.hidden_size * width)
     else:
         trunk = job.tokens * shape.layers * layer

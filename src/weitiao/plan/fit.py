@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from weitiao.plan.cost import PROCESS_BYTES, Job, generation_memory, peak_memory
 from weitiao.plan.machine import Machine
-from weitiao.plan.recipe import Device, Recipe
+from weitiao.plan.recipe import Checkpointing, Device, Recipe
 from weitiao.plan.rules import Reason, because, millions
 from weitiao.plan.shape import ModelShape
 
@@ -25,6 +25,7 @@ USABLE: dict[Device, float] = {"cpu": 0.9, "cuda": 0.95}
 """The share of the free memory that a plan may fill."""
 
 _SHORTER_ROWS = (512, 256)
+_CHECKPOINTING: tuple[Checkpointing, ...] = ("off", "full")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,7 +95,7 @@ def fit(
     """
     asked = recipe.train.gradient_checkpointing
     tried: list[Fit] = []
-    for checkpointing in (False, True) if asked is None else (asked,):
+    for checkpointing in _CHECKPOINTING if asked is None else (asked,):
         for budget in _budgets(job.device, rows.longest, recipe.train.micro_batch_tokens):
             tokens, scored = rows.at_once(budget, batch_size)
             with_budget = replace(job, checkpointing=checkpointing, tokens=tokens, scored=scored)
@@ -198,7 +199,7 @@ def _levers(ask: _Ask) -> list[Callable[[_Ask], _Ask]]:
     """Return the changes that could save memory, the least painful first."""
     train = ask.recipe.train
     useful = (
-        (train.gradient_checkpointing is False, ("gradient_checkpointing", True)),
+        (train.gradient_checkpointing == "off", ("gradient_checkpointing", "full")),
         (train.micro_batch_tokens is not None, ("micro_batch_tokens", None)),
         (ask.job.method == "full", ("method", "lora")),
         (ask.job.precision == "fp32", ("precision", "bf16")),

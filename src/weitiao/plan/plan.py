@@ -12,7 +12,19 @@ from weitiao.plan import cost
 from weitiao.plan.cost import Rates
 from weitiao.plan.fit import Rows, gigabytes, remedies
 from weitiao.plan.machine import Machine
-from weitiao.plan.recipe import Device, Method, Objective, Precision, Recipe
+from weitiao.plan.recipe import (
+    Checkpointing,
+    Device,
+    Method,
+    Objective,
+    Optimizer,
+    Precision,
+    Quantization,
+    Recipe,
+    Schedule,
+    Strategy,
+    Tracker,
+)
 from weitiao.plan.rules import Reason, because
 from weitiao.plan.settle import Settled
 from weitiao.plan.shape import ModelShape
@@ -49,9 +61,11 @@ class Plan(BaseModel):
     precision: Precision
     batch_size: int
     micro_batch_tokens: int
-    gradient_checkpointing: bool
+    gradient_checkpointing: Checkpointing
+    share_prefixes: bool
+    optimizer: Optimizer
     learning_rate: float
-    schedule: Literal["cosine"]
+    schedule: Schedule
     epochs: int
     steps_per_epoch: int
     steps: int
@@ -59,13 +73,23 @@ class Plan(BaseModel):
     warmup_steps: int
     weight_decay: float
     max_grad_norm: float
+    label_smoothing: float
+    neftune_alpha: float
     eval_every: int
     save_every: int
+    keep_checkpoints: int
     early_stopping_patience: int
     lora_rank: int
     lora_alpha: int
     lora_dropout: float
     lora_targets: Literal["all-linear"] | tuple[str, ...]
+    lora_rslora: bool
+    lora_dora: bool
+    lora_init: Literal["default", "pissa"]
+    quantization: Quantization
+    prefix_tokens: int
+    strategy: Strategy
+    trackers: tuple[Tracker, ...]
     max_tokens: int
     max_new_tokens: int
     eval_batch_size: int
@@ -77,6 +101,21 @@ class Plan(BaseModel):
     problems: tuple[Reason, ...] = ()
     warnings: tuple[Reason, ...] = ()
     remedies: tuple[Reason, ...] = ()
+
+    def settled(self) -> list[str]:
+        """Return the names of the settings that have a reason and a part in this method."""
+        adapted = self.method in ("lora", "qlora")
+        foreign = {
+            "lora_": not adapted,
+            "prefix_": self.method != "prefix",
+            "quantization": self.method != "qlora",
+        }
+        return [
+            name
+            for name in type(self).model_fields
+            if name in self.reasons
+            and not any(off and name.startswith(part) for part, off in foreign.items())
+        ]
 
     def require_fit(self) -> None:
         """Raise what keeps the plan from being carried out, and what would help.

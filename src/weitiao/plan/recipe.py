@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from weitiao.errors import RecipeError
 from weitiao.plan.yaml_file import (
@@ -23,9 +23,15 @@ from weitiao.records.options import DataOptions, EndpointOptions, Options
 from weitiao.words import say
 
 Objective = Literal["sft", "pretrain"]
-Method = Literal["lora", "full"]
-Precision = Literal["bf16", "fp32"]
+Method = Literal["lora", "qlora", "full", "prefix", "ia3"]
+Precision = Literal["bf16", "fp16", "fp32"]
 Device = Literal["cpu", "cuda"]
+Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor"]
+Schedule = Literal["cosine", "linear", "constant"]
+Checkpointing = Literal["off", "selective", "full"]
+Quantization = Literal["none", "nf4", "int8"]
+Tracker = Literal["tensorboard", "trackio", "mlflow", "wandb", "swanlab"]
+Strategy = Literal["auto", "ddp", "fsdp", "deepspeed"]
 
 
 class ModelOptions(Options):
@@ -56,6 +62,29 @@ class LoraOptions(Options):
     targets: Literal["all-linear"] | list[str] = "all-linear"
     """The layers that get an adapter: all-linear, or a list such as [q_proj, v_proj]."""
 
+    rslora: bool = False
+    """Multiply the update by alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732)."""
+
+    dora: bool = False
+    """Learn each weight's length apart from its direction (Liu et al. 2024, arXiv 2402.09353)."""
+
+    init: Literal["default", "pissa"] = "default"
+    """pissa begins with the weights' principal parts (Meng et al. 2024, arXiv 2404.02948)."""
+
+
+class QloraOptions(Options):
+    """LoRA on a base held in few bits (Dettmers et al. 2023, arXiv 2305.14314)."""
+
+    bits: Literal[4, 8] = 4
+    """4: NF4, about 0.55 bytes a weight; 8: int8."""
+
+
+class PrefixOptions(Options):
+    """Prefix-tuning (Li & Liang 2021, arXiv 2101.00190)."""
+
+    tokens: int = Field(default=16, ge=1, le=512)
+    """Virtual tokens whose keys and values are learnt, before every row."""
+
 
 class TrainOptions(Options):
     """How the model is trained; what is not given is derived from the data and the machine."""
@@ -64,7 +93,10 @@ class TrainOptions(Options):
     """sft learns the assistant's answers; pretrain learns whole texts."""
 
     method: Method | None = None
-    """lora trains a small adapter; full trains every weight."""
+    """lora trains a small adapter, qlora one on a base of 4 bits, full every weight.
+
+    prefix learns virtual tokens before every row, ia3 a factor for each key, value and MLP unit.
+    """
 
     epochs: int | None = Field(default=None, ge=1, le=1000)
     """How many times every training row is seen."""
@@ -78,8 +110,11 @@ class TrainOptions(Options):
     warmup_ratio: float | None = Field(default=None, ge=0, le=0.5)
     """The share of all steps in which the learning rate rises from zero."""
 
-    schedule: Literal["cosine"] = "cosine"
-    """How the learning rate falls after the warm-up."""
+    schedule: Schedule = "cosine"
+    """How the learning rate falls after the warm-up: cosine, linear, or constant (not at all)."""
+
+    optimizer: Optimizer = "adamw"
+    """What turns gradients into steps; 8bit, paged and adafactor take less memory."""
 
     weight_decay: float = Field(default=0.0, ge=0, le=1)
     """AdamW's weight decay."""
@@ -87,11 +122,23 @@ class TrainOptions(Options):
     max_grad_norm: float = Field(default=1.0, gt=0, le=1000)
     """Gradients are scaled down to this norm where they are larger."""
 
-    precision: Literal["auto"] | Precision = "auto"
-    """The number format of the arithmetic: bf16 takes half of fp32's memory."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """The share of each target that is spread over all tokens (Szegedy 2015, arXiv 1512.00567)."""
 
-    gradient_checkpointing: bool | None = None
-    """Compute activations twice rather than keep them: less memory, more time."""
+    neftune_alpha: float = Field(default=0.0, ge=0, le=100)
+    """Noise on the embeddings while training (Jain et al. 2023, arXiv 2310.05914); 5 is usual."""
+
+    precision: Literal["auto"] | Precision = "auto"
+    """The number format of the arithmetic: bf16 and fp16 take half of fp32's memory."""
+
+    gradient_checkpointing: Checkpointing | None = None
+    """Compute activations twice rather than keep them: less memory, more time.
+
+    selective does so in every second layer, full in all of them.
+    """
+
+    share_prefixes: bool | None = None
+    """Compute the beginning that rows share, such as a system prompt, once a micro-batch."""
 
     micro_batch_tokens: int | None = Field(default=None, ge=16)
     """The most tokens that go through the model at once."""
@@ -105,6 +152,9 @@ class TrainOptions(Options):
     early_stopping_patience: int | None = Field(default=None, ge=0)
     """Stop after this many looks without a better validation loss; 0 never stops early."""
 
+    keep_checkpoints: int = Field(default=2, ge=1, le=1000)
+    """Checkpoints kept on the disk, the newest; the best weights are kept apart."""
+
     max_steps: int | None = Field(default=None, ge=1)
     """Stop after this many optimizer steps, whatever the epochs."""
 
@@ -114,8 +164,26 @@ class TrainOptions(Options):
     device: Literal["auto"] | Device = "auto"
     """Where to train: cpu or cuda."""
 
+    strategy: Strategy = "auto"
+    """How several processes share the work: ddp, fsdp or deepspeed; auto takes what fits."""
+
+    trackers: list[Tracker] = Field(default_factory=list)
+    """Where progress is told besides the run's own files, such as [tensorboard]."""
+
     lora: LoraOptions = LoraOptions()
     """The adapter's own options."""
+
+    qlora: QloraOptions = QloraOptions()
+    """How the base is held under a qlora adapter."""
+
+    prefix: PrefixOptions = PrefixOptions()
+    """Prefix-tuning's own options."""
+
+    @field_validator("gradient_checkpointing", mode="before")
+    @classmethod
+    def _spoken(cls, value: Any) -> Any:
+        """Take yes and no for all and none, as other tools write it."""
+        return {True: "full", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
 
 class EvaluateOptions(Options):

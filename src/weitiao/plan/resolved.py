@@ -16,6 +16,7 @@ _DERIVED: dict[tuple[str, ...], str] = {
     ("train", "warmup_ratio"): "warmup_ratio",
     ("train", "precision"): "precision",
     ("train", "gradient_checkpointing"): "gradient_checkpointing",
+    ("train", "share_prefixes"): "share_prefixes",
     ("train", "micro_batch_tokens"): "micro_batch_tokens",
     ("train", "eval_every"): "eval_every",
     ("train", "save_every"): "save_every",

@@ -10,7 +10,7 @@ from math import ceil
 
 from weitiao.plan.cost import Rates
 from weitiao.plan.machine import Machine
-from weitiao.plan.recipe import Device, Method, Objective, Precision
+from weitiao.plan.recipe import Device, Method, Objective, Precision, Quantization
 from weitiao.words import Language, say
 
 TINY_PARAMS = 20_000_000
@@ -50,6 +50,23 @@ def method(objective: Objective, params: int) -> tuple[Method, Reason]:
     return "lora", because("plan.reason.method_lora")
 
 
+def quantization(how: Method, bits: int) -> tuple[Quantization, Reason]:
+    """QLoRA's base in the bits asked for; every other base is whole."""
+    if how != "qlora":
+        return "none", because("plan.reason.default")
+    kind: Quantization = "nf4" if bits == 4 else "int8"
+    return kind, because("plan.reason.quantization", bits=bits)
+
+
+def share_prefixes(asked: bool | None, noisy: bool) -> tuple[bool, Reason]:
+    """Share, but where each row must draw its own noise: dropout or NEFTune."""
+    if noisy:
+        return False, because("plan.reason.share_prefixes_noise")
+    if asked is not None:
+        return asked, because("plan.reason.asked")
+    return True, because("plan.reason.share_prefixes")
+
+
 def device(machine: Machine) -> tuple[Device, Reason]:
     """The first GPU where there is one."""
     if machine.gpus:
@@ -84,7 +101,7 @@ def epochs(rows: int) -> tuple[int, Reason]:
 def learning_rate(how: Method, objective: Objective, params: int) -> tuple[float, Reason]:
     """Higher for adapters, and the higher the smaller the model."""
     shown = millions(params)
-    if how == "lora":
+    if how != "full":
         if params < TINY_PARAMS:
             return 5e-3, because("plan.reason.learning_rate_lora_tiny", params=shown)
         if params < SMALL_PARAMS:

@@ -67,11 +67,21 @@ class Settled:
         for group, option, name in (
             (train, "objective", "objective"),
             (train, "schedule", "schedule"),
+            (train, "optimizer", "optimizer"),
+            (train, "label_smoothing", "label_smoothing"),
+            (train, "neftune_alpha", "neftune_alpha"),
+            (train, "keep_checkpoints", "keep_checkpoints"),
+            (train, "strategy", "strategy"),
+            (train, "trackers", "trackers"),
             (train, "weight_decay", "weight_decay"),
             (train, "max_grad_norm", "max_grad_norm"),
             (train, "seed", "seed"),
             (train.lora, "dropout", "lora_dropout"),
             (train.lora, "targets", "lora_targets"),
+            (train.lora, "rslora", "lora_rslora"),
+            (train.lora, "dora", "lora_dora"),
+            (train.lora, "init", "lora_init"),
+            (train.prefix, "tokens", "prefix_tokens"),
             (self.recipe.data, "max_tokens", "max_tokens"),
         ):
             value = getattr(group, option)
@@ -83,6 +93,9 @@ class Settled:
     def _learning(self) -> None:
         train, params, count = self.recipe.train, self.shape.total_params, len(self.rows.lengths)
         how = self._take("method", train.method, rules.method(train.objective, params))
+        self._take("quantization", None, rules.quantization(how, train.qlora.bits))
+        noisy = bool(train.lora.dropout or train.neftune_alpha)
+        self._take("share_prefixes", None, rules.share_prefixes(train.share_prefixes, noisy))
         batch = self._take("batch_size", train.batch_size, rules.batch_size(count))
         epochs = self._take("epochs", train.epochs, rules.epochs(count))
         self._take(
@@ -119,7 +132,7 @@ class Settled:
             device=self.device,
             method=self.values["method"],
             precision=precision,
-            checkpointing=False,
+            checkpointing="off",
             rank=self.values["lora_rank"],
             targets=self.values["lora_targets"],
             tokens=0,
@@ -147,7 +160,8 @@ class Settled:
             why = because("plan.reason.micro_batch_most")
         self._take("micro_batch_tokens", train.micro_batch_tokens, (found.micro_batch_tokens, why))
         kept = found.job.checkpointing
-        why = because("plan.reason.checkpointing_on" if kept else "plan.reason.checkpointing_off")
+        on = "off" if kept == "off" else "on"
+        why = because(f"plan.reason.checkpointing_{on}")
         self._take("gradient_checkpointing", train.gradient_checkpointing, (kept, why))
 
     def _answers(self, found: Fit) -> None:

@@ -76,7 +76,7 @@ def train(work: Work) -> Progress:
     optimizer = make_optimizer(model, work.plan)
     progress = Progress(micro_batch_tokens=work.plan.micro_batch_tokens)
     model.train()
-    if work.plan.gradient_checkpointing:
+    if work.plan.gradient_checkpointing != "off":
         model.activation_checkpointing_enable({"use_reentrant": False})
     # Around the backward passes too: with checkpointing they compute the layers again.
     with stop_requested() as stop, flat_attention(model), lean_lora(model):

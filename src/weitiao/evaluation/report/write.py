@@ -101,12 +101,10 @@ def _example_note(results: Results, spoken: Language) -> str:
 def _settings(plan: Plan) -> list[tuple[Markup, Markup, Markup]]:
     """Return (what it is called, value, reason) of each setting that has a reason."""
     rows = []
-    for name in type(plan).model_fields:
-        unused = plan.method == "full" and name.startswith("lora_")
-        if name in plan.reasons and not unused:
-            label = _said(f"report.setting.{name}")
-            value = _value(getattr(plan, name))
-            rows.append((label, value, _in_both(plan.reasons[name].sentence)))
+    for name in plan.settled():
+        label = _said(f"report.setting.{name}")
+        value = _value(getattr(plan, name))
+        rows.append((label, value, _in_both(plan.reasons[name].sentence)))
     return rows
 
 
