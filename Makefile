@@ -37,10 +37,12 @@ test-slow: $(READY)
 test-gpu: $(READY)
 	$(BIN)/pytest -m gpu
 
-bench: $(READY)
-	$(BIN)/python benchmarks/bench_training.py
-
 # The peers are not locked: they are compared with, not used.
+bench: $(READY)
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/python benchmarks/bench_training.py
+	$(BIN)/python benchmarks/bench_plan.py
+
 bench-records: $(READY)
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/bench_records.py

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.distributed.run import get_args_parser
 
 from chat_service import Service, last_user, serving
 from weitiao import cli
@@ -25,6 +26,7 @@ PAGES = {
     "README.md": "README.zh-CN.md",
     "docs/guide.md": "docs/guide.zh-CN.md",
     "docs/data.md": "docs/data.zh-CN.md",
+    "docs/training.md": "docs/training.zh-CN.md",
 }
 BOTH = [*PAGES, *PAGES.values()]
 ALL = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "base_model").glob("*.md")]
@@ -37,6 +39,9 @@ _LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 _SETTING = re.compile(r"`([a-z_.]+=[^`\s]+)`")
 _TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+
+OTHERS = {"--logdir", *_FLAG.findall(get_args_parser().format_help())}
+"""Options of TensorBoard and torchrun."""
 
 
 def text_of(page: str) -> str:
@@ -142,7 +147,7 @@ def test_both_languages_show_the_same_commands(page: str) -> None:
 @pytest.mark.parametrize("page", BOTH)
 def test_options_and_settings_that_are_named_exist(page: str) -> None:
     text = text_of(page)
-    known = {"--help", "--lang", *flags(command_line())}
+    known = {"--help", "--lang", *flags(command_line()), *OTHERS}
     assert set(_FLAG.findall(text)) - known == set()
     settings = [setting for setting in _SETTING.findall(text) if setting != "key=value"]
     assert settings

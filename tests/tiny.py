@@ -2,18 +2,15 @@
 
 import numpy as np
 import torch
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from weitiao.records.render import Sample
 
 
-def tiny_model(family: str = "qwen2", tied: bool = True) -> PreTrainedModel:
+def tiny_model(
+    family: str = "qwen2", tied: bool = True, window: int | None = None
+) -> PreTrainedModel:
+    """Return a random model of a family: qwen2, qwen3, llama, mistral, olmo2."""
     torch.manual_seed(7)
     shape = {
         "vocab_size": 97,
@@ -22,12 +19,15 @@ def tiny_model(family: str = "qwen2", tied: bool = True) -> PreTrainedModel:
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
+        "head_dim": 8,
         "max_position_embeddings": 128,
         "tie_word_embeddings": tied,
+        "pad_token_id": 0,
     }
-    if family == "llama":
-        return LlamaForCausalLM(LlamaConfig(**shape)).eval()
-    return Qwen2ForCausalLM(Qwen2Config(**shape)).eval()
+    if family == "mistral":
+        shape["sliding_window"] = window
+    config = AutoConfig.for_model(family, **shape)
+    return AutoModelForCausalLM.from_config(config).eval()
 
 
 def random_samples(lengths: list[int], seed: int, vocabulary: int = 97) -> list[Sample]:

@@ -2,7 +2,7 @@
 
 import json
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 
 import numpy as np
@@ -25,14 +25,18 @@ class LettersChat:
 
     stop_ids = (10,)
 
-    def samples(self, record, row, *, max_tokens, score_turns):
+    def samples(self, record, row, *, max_tokens, score_turns, reasoning="learn"):
         if record.text is not None:
             prompt, answer = record.text[:1], record.text[1:]
         else:
             prompt = "|".join(m.content for m in record.prompt) + ">"
             answer = record.answer + "\n"
+        thought, closed, after = answer.partition("</think>")
+        if closed and reasoning == "drop":
+            answer, closed = after, ""
         ids = np.array([ord(c) for c in prompt + answer], dtype=np.int32)[:max_tokens]
-        return [Sample(ids, np.arange(len(ids)) >= len(prompt), row)]
+        unscored = len(thought + closed) if closed and reasoning == "context" else 0
+        return [Sample(ids, np.arange(len(ids)) >= len(prompt) + unscored, row)]
 
     def answer_text(self, text):
         return text.rpartition("</think>")[2].strip()
@@ -118,6 +122,17 @@ def test_answers_are_written_in_the_order_of_the_rows(tmp_path):
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     assert [e["done"] for e in events] == [0, 4, 8, 12, 16, 20]
     assert {e["which"] for e in events} == {"base"}
+
+
+@pytest.mark.parametrize(("reasoning", "scored"), [("learn", 12), ("context", 2), ("drop", 2)])
+def test_the_loss_is_that_of_what_was_trained(tmp_path, reasoning, scored):
+    said = (Message("user", "问"), Message("assistant", "想想</think>答"))
+    model = Model(right)
+    asking = replace(model.answerer(), reasoning=reasoning)
+    path = tmp_path / "base.jsonl"
+    got = answer_rows([Record(Origin("f", 1), said)], [0], asking, path, EventLog(), **SIZES)
+    assert got[0].loss_tokens == scored
+    assert model.prompts == ["问>"], "the model is asked the same, whatever was trained"
 
 
 def test_a_killed_evaluation_goes_on(tmp_path):

@@ -72,14 +72,14 @@ def test_default_rates():
     four = replace(DESKTOP, cores=4)
     assert default_rates(four, "cpu").fp32 == 2 * default_rates(DESKTOP, "cpu").fp32
     slow = default_rates(replace(DESKTOP, cpu_bf16="emulated"), "cpu")
-    assert slow.bf16 < slow.fp32 < default_rates(DESKTOP, "cpu").bf16
+    assert slow.half < slow.fp32 < default_rates(DESKTOP, "cpu").half
     h100 = replace(GAMING, gpus=(Gpu("NVIDIA H100 80GB HBM3", 80, 80, bf16=True),))
-    assert default_rates(h100, "cuda").bf16 > 10 * default_rates(GAMING, "cuda").bf16
+    assert default_rates(h100, "cuda").half > 10 * default_rates(GAMING, "cuda").half
 
 
 def test_measured_rates_are_of_the_right_size():
     measured = measure_rates(DESKTOP, "cpu", 256)
     assert 1e8 < measured.fp32 < 1e14
-    assert 1e8 < measured.bf16 < 1e14
+    assert 1e8 < measured.half < 1e14
     emulated = measure_rates(replace(DESKTOP, cpu_bf16="emulated"), "cpu", 64)
-    assert emulated.bf16 == emulated.fp32 / 2
+    assert emulated.half == emulated.fp32 / 2

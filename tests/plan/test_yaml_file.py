@@ -76,7 +76,10 @@ def test_every_misspelt_key_is_placed_and_mended(path, blank_lines, data):
         ("train:\n  epochs: true\n", "expected a whole number, not true."),
         ("train:\n  learning_rate: -1\n", "expected a number above 0, not -1."),
         ("train:\n  learning_rate: .nan\n", "expected a number of at most 1, not NaN."),
-        ("train:\n  method: qlorra\n", 'expected one of lora, qlora, full, prefix, ia3, not "qlorra".'),
+        (
+            "train:\n  method: qlorra\n",
+            'expected one of lora, qlora, full, prefix, ia3, not "qlorra".',
+        ),
         ("train:\n  lora:\n    targets: 3\n", "expected one of all-linear or a list"),
         ("train: 3\n", "1:8 train: expected keys with values"),
         ("data:\n  split: [8, 1]\n", "data.split"),

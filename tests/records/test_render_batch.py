@@ -78,6 +78,7 @@ OPTIONS = st.fixed_dictionaries(
         "max_tokens": st.sampled_from([16, 40, 90, 1000]),
         "too_long": st.sampled_from(["shorten", "reject"]),
         "score_turns": st.sampled_from(["all", "last"]),
+        "reasoning": st.sampled_from(["learn", "context", "drop"]),
     }
 )
 modestly = settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
@@ -211,7 +212,8 @@ def test_ordinary_rows_need_the_template_only_where_it_must_be_asked(name, plain
 
 
 def test_only_the_rows_that_a_question_concerns_go_the_plain_way(models):
-    _, r1 = models["DeepSeek-R1-Distill-Qwen"]
+    # A format of its own: the one shared by the tests may have met this kind of row before.
+    r1 = ChatFormat(models["DeepSeek-R1-Distill-Qwen"][1].tokenizer)
     turns = ("user", "assistant", "user", "assistant")
     usual = [("一", "甲", f"问{i}", "<think>\n想\n</think>\n\n乙") for i in range(9)]
     asked = ("一", "<think>\n想\n</think>\n\n甲", "问", "乙")

@@ -1,74 +1,27 @@
 """The loop: exact steps, resume to the same bytes, and stopping in time."""
 
-import json
 from dataclasses import replace
-from itertools import chain
+from functools import partial
+from itertools import chain, product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from peft import get_peft_model_state_dict
+from safetensors.torch import load_file
+from small_work import LENGTHS, SAMPLES, VALIDATION, events, weights, work
 
-from tiny import random_samples, tiny_model
 from weitiao.errors import TrainingError
-from weitiao.events import Event, EventLog, read_events
-from weitiao.models.adapters import add_lora, transformers_model
+from weitiao.models.adapters import transformers_model
 from weitiao.models.reference import reference_loss
-from weitiao.plan.machine import probe
-from weitiao.plan.plan import make_plan
-from weitiao.plan.recipe import load_recipe
-from weitiao.plan.shape import ModelShape
-from weitiao.records.record import Origin
-from weitiao.runs import Run
 from weitiao.training.batches import samples_of_step
-from weitiao.training.loop import Work, make_optimizer, train
+from weitiao.training.checkpoint import trained_parameters
+from weitiao.training.loop import train
+from weitiao.training.optimizers import make_optimizer
 from weitiao.training.schedule import learning_rate
-
-LENGTHS = [int(n) for n in np.random.default_rng(0).integers(4, 30, 22)]
-SAMPLES = random_samples(LENGTHS, 1)
-VALIDATION = random_samples([9, 14, 20], 2)
-ORIGINS = [Origin("rows.jsonl", i + 1) for i in range(len(SAMPLES))]
-
-
-def work(folder: Path, *overrides: str, **changes: Any) -> Work:
-    overrides = tuple(o.replace("patience", "early_stopping_patience") for o in overrides)
-    base = tiny_model(tied=changes.pop("tied", True))
-    asked = load_recipe(
-        None,
-        [
-            "epochs=2", "train.batch_size=8", "learning_rate=0.01", "eval_every=2", "save_every=1",
-            "precision=fp32", "train.device=cpu", "early_stopping_patience=0", "rank=4", *overrides,
-        ],
-    )  # fmt: skip
-    plan = make_plan(
-        asked,
-        ModelShape.from_config(base.config.to_dict()),
-        np.array(LENGTHS),
-        np.array([int(s.scored.sum()) for s in SAMPLES]),
-        probe(folder),
-    )
-    plan = plan.model_copy(update=changes.pop("plan", {}))
-    model = base
-    if plan.method == "lora":
-        model = add_lora(
-            base, rank=4, alpha=8, dropout=plan.lora_dropout, targets="all-linear", seed=3
-        )
-    folder.mkdir(exist_ok=True)
-    run = Run(folder)
-    made = Work(
-        model, plan, SAMPLES, VALIDATION, ORIGINS, run, EventLog(run.events), lambda _: None
-    )
-    return replace(made, **changes)
-
-
-def weights(run: Run) -> bytes:
-    folder = run.adapter if run.adapter.exists() else run.model
-    return next(folder.glob("*.safetensors")).read_bytes()
-
-
-def events(run: Run, kind: str) -> list[Event]:
-    return [event for event in read_events(run.events) if event.kind == kind]
+from weitiao.training.step import seed_of
+from weitiao.training.work import begin
 
 
 def test_a_step_is_the_step_of_the_plain_reference(tmp_path: Path) -> None:
@@ -77,14 +30,14 @@ def test_a_step_is_the_step_of_the_plain_reference(tmp_path: Path) -> None:
     train(fast)
     slow = work(tmp_path / "plain", "max_steps=2")
     model, plan = transformers_model(slow.model), slow.plan
-    optimizer = make_optimizer(model, plan)
+    optimizer = make_optimizer(trained_parameters(model), plan)
     for step in range(2):
         chosen = samples_of_step(len(SAMPLES), plan.batch_size, plan.seed, step)
         scored = sum(int(SAMPLES[i].scored.sum()) for i in chosen)
         for i in chosen:
             (reference_loss(model, SAMPLES[i]) / scored).backward()
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, 2, plan.warmup_steps, plan.learning_rate)
+            group["lr"] = learning_rate(plan, step)
         torch.nn.utils.clip_grad_norm_(model.parameters(), plan.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
@@ -102,7 +55,8 @@ def test_a_step_is_the_step_of_the_plain_reference(tmp_path: Path) -> None:
 def test_the_loss_falls_and_the_best_weights_are_kept(tmp_path: Path, method: str) -> None:
     # A pattern that can be learnt: every row says one token again and again.
     rows = [replace(s, ids=np.full_like(s.ids, 7)) for s in SAMPLES]
-    job = work(tmp_path, f"method={method}", "epochs=20", "learning_rate=0.03", train=rows)
+    rhythm = ("epochs=15", "eval_every=9", "save_every=99", "learning_rate=0.03")
+    job = work(tmp_path, f"method={method}", *rhythm, train=rows)
     progress = train(job)
     steps = [event.data["loss"] for event in events(job.run, "train.step")]
     # An adapter cannot go far here: the random head keeps every logit under 0.7.
@@ -113,43 +67,21 @@ def test_the_loss_falls_and_the_best_weights_are_kept(tmp_path: Path, method: st
     assert job.run.stage_done("train")
 
 
-class Killed(BaseException):
-    """Stands for kill -9: nothing of ours may catch it."""
-
-
-@pytest.mark.parametrize("killed_at", [1, 3, 5])
-@pytest.mark.parametrize(
-    "overrides",
-    [("train.lora.dropout=0.2",), ("precision=bf16", "train.lora.dropout=0.1"), ("method=full",)],
-)
-def test_a_killed_run_resumes_to_the_same_bytes(
-    tmp_path: Path, killed_at: int, overrides: tuple[str, ...]
-) -> None:
-    whole = work(tmp_path / "whole", *overrides)
-    train(whole)
-
-    def kill(event: Event) -> None:
-        if event.kind == "train.step" and event.data["step"] == killed_at:
-            raise Killed
-
-    folder = tmp_path / "killed"
-    doomed = work(folder, *overrides, events=EventLog(None, (kill,)))
-    with pytest.raises(Killed):
-        train(doomed)
-    resumed = work(folder, *overrides)
-    progress = train(resumed)
-    assert weights(resumed.run) == weights(whole.run)
-    assert progress.step == whole.plan.steps
-    if killed_at > 1:
-        assert events(resumed.run, "train.resumed")[0].data["step"] == killed_at - 1
-
-
 def test_twice_the_same_recipe_is_twice_the_same_bytes(tmp_path: Path) -> None:
-    runs = [work(tmp_path / name, "max_steps=3") for name in ("a", "b", "c")]
+    drawing = ("max_steps=3", "train.lora.dropout=0.2", "neftune_alpha=5", "share_prefixes=false")
+    runs = [work(tmp_path / name, *drawing) for name in ("a", "b", "c")]
     train(runs[0])
     train(runs[1])
     train(replace(runs[2], plan=runs[2].plan.model_copy(update={"seed": 7})))
     assert weights(runs[0].run) == weights(runs[1].run) != weights(runs[2].run)
+
+
+def test_every_micro_batch_draws_its_own_random_numbers() -> None:
+    places = list(product((0, 42), range(20), range(5), range(3)))
+    seeds = [seed_of(*place) for place in places]
+    assert len(set(seeds)) == len(places)
+    assert seeds == [seed_of(*place) for place in places]
+    torch.manual_seed(max(seeds))
 
 
 def test_a_loss_that_is_no_number_stops_with_step_and_rows(tmp_path: Path) -> None:
@@ -183,37 +115,6 @@ def test_without_validation_rows_the_last_weights_are_kept(tmp_path: Path) -> No
     assert job.run.stage_done("train")
 
 
-def test_too_little_memory_halves_the_budget_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from weitiao.training import loop
-
-    real = loop.row_losses
-
-    def short_of_memory(model: Any, flat: Any, precision: torch.dtype) -> torch.Tensor:
-        if len(flat.ids_T) > 60:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        return real(model, flat, precision)
-
-    monkeypatch.setattr(loop, "row_losses", short_of_memory)
-    job = work(tmp_path, "max_steps=2")
-    train(job)
-    told = [e.data["micro_batch_tokens"] for e in events(job.run, "train.shrunk")]
-    assert told
-    assert told[-1] <= 60
-
-
-def test_a_row_too_large_for_memory_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def never(*_: Any) -> torch.Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr("weitiao.training.loop.row_losses", never)
-    with pytest.raises(TrainingError, match=str(max(LENGTHS))):
-        train(work(tmp_path))
-
-
 def test_a_samples_batch_is_the_same_whatever_the_budget() -> None:
     orders = [samples_of_step(22, 8, 42, step) for step in range(6)]
     assert [len(o) for o in orders] == [8, 8, 6, 8, 8, 6]
@@ -222,32 +123,108 @@ def test_a_samples_batch_is_the_same_whatever_the_budget() -> None:
     assert orders[:3] != orders[3:]
 
 
-def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", ["selective", "full"])
+def test_gradient_checkpointing_changes_nothing(tmp_path: Path, kept: str) -> None:
     jobs = [
-        work(tmp_path / str(on), "max_steps=3", f"gradient_checkpointing={on}")
-        for on in ("true", "false")
+        work(tmp_path / how, "max_steps=3", f"gradient_checkpointing={how}")
+        for how in (kept, "off")
     ]
-    assert jobs[0].plan.gradient_checkpointing == "full"
     for job in jobs:
         train(job)
-    losses = [[e.data["loss"] for e in events(job.run, "train.step")] for job in jobs]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    layers = transformers_model(jobs[0].model).get_decoder().layers
+    assert [layer.gradient_checkpointing for layer in layers] == [True, kept == "full"]
     assert weights(jobs[0].run) == weights(jobs[1].run)
 
 
-def test_the_schedule_rises_and_falls() -> None:
-    rates = [learning_rate(step, 100, 10, 1.0) for step in range(100)]
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+def test_the_rate_rises_and_then_does_as_the_schedule_says(tmp_path: Path, schedule: str) -> None:
+    plan = work(tmp_path, f"schedule={schedule}").plan
+    plan = plan.model_copy(update={"steps": 100, "warmup_steps": 10, "learning_rate": 1.0})
+    rates = [learning_rate(plan, step) for step in range(100)]
+    assert rates[:11] == pytest.approx([(step + 1) / 11 for step in range(11)])
     assert rates[10] == max(rates) == 1.0
-    assert rates[:10] == sorted(rates[:10])
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert rates[0] > 0
-    assert rates[-1] < 0.001
+    middle, last = {"cosine": (0.5, 0.0003), "linear": (0.5, 1 / 90), "constant": (1, 1)}[schedule]
+    assert rates[55] == pytest.approx(middle)
+    assert rates[99] == pytest.approx(last, rel=0.05)
 
 
-def test_checkpoints_hold_no_pickles(tmp_path: Path) -> None:
-    job = work(tmp_path, "max_steps=1")
-    train(job)
-    names = {file.name for _, folder in job.run.checkpoints() for file in folder.iterdir()}
-    assert names == {"state.json", "tensors.safetensors"}
-    config = json.loads((job.run.adapter / "adapter_config.json").read_text())
-    assert config["r"] == 4
+def test_a_step_tells_all_that_is_asked_of_it(tmp_path: Path) -> None:
+    job = work(tmp_path, "micro_batch_tokens=40")
+    progress = train(job)
+    steps = [event.data for event in events(job.run, "train.step")]
+    for step, told in enumerate(steps):
+        chosen = samples_of_step(len(SAMPLES), 8, job.plan.seed, step)
+        assert told["tokens"] == sum(LENGTHS[i] for i in chosen)
+        assert told["scored_tokens"] == sum(int(SAMPLES[i].scored.sum()) for i in chosen)
+        assert 0 < told["executed_tokens"] <= told["tokens"]
+        assert told["executed_per_second"] <= told["tokens_per_second"]
+        assert told["memory_bytes"] > 1 << 20
+    assert sum(told["tokens"] for told in steps) == progress.tokens == 2 * sum(LENGTHS)
+    preflight = events(job.run, "train.preflight")
+    assert preflight[0].data["tokens"] >= max(LENGTHS)
+
+
+def test_the_time_left_is_that_of_recent_steps_and_of_looks(tmp_path: Path) -> None:
+    engine = begin(work(tmp_path, "eval_every=4", plan={"steps": 110}))
+    engine.recent.extend([60.0] * 80 + [2.0] * 20)
+    engine.look_seconds, engine.progress.step = 5.0, 100
+    assert engine.eta() == 10 * 2.0 + 4 * 5.0, "after 100 (still to come), 104, 108 and the last"
+    engine.progress.step = 101
+    assert engine.eta() == 9 * 2.0 + 3 * 5.0
+
+
+def test_the_last_weights_are_kept_beside_the_best(tmp_path: Path) -> None:
+    job = work(tmp_path, "epochs=40", "learning_rate=0.2", "eval_every=1", "patience=3")
+    progress = train(job)
+    assert progress.best_step < progress.step
+    name = "adapter_model.safetensors"
+    last = load_file(job.run.adapter.with_name("adapter-last") / name)
+    best = load_file(job.run.adapter / name)
+    now = get_peft_model_state_dict(job.model)
+    assert all(torch.equal(last[key], now[key]) for key in now)
+    assert any(not torch.equal(best[key], now[key]) for key in now)
+    other = work(tmp_path / "falling", "max_steps=2")
+    train(other)
+    assert not other.run.adapter.with_name("adapter-last").exists(), "the last are the best"
+
+
+def test_smoothing_and_noise_are_for_training_alone(tmp_path: Path) -> None:
+    """The loss that is trained on changes; the validation loss before a step does not."""
+    still = ("max_steps=1", "learning_rate=1e-9", "share_prefixes=false")
+    jobs = [
+        work(tmp_path / str(n), *still, *extra)
+        for n, extra in enumerate([(), ("label_smoothing=0.2",), ("neftune_alpha=5",)])
+    ]
+    for job in jobs:
+        train(job)
+    plain, smooth, noisy = (events(job.run, "train.step")[0].data["loss"] for job in jobs)
+    assert abs(smooth - plain) > 1e-3
+    assert abs(noisy - plain) > 1e-5
+    looks = [events(job.run, "train.eval")[0].data["loss"] for job in jobs]
+    assert looks[0] == looks[1] == looks[2]
+
+
+def test_fp16_is_scaled_and_a_step_that_overflows_is_taken_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = work(tmp_path / "plain")
+    train(plain)
+    # As it would be after some thousands of steps without an overflow.
+    monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=2.0**28))
+    half = work(tmp_path / "half", plan={"precision": "fp16"})
+    train(half)
+    told = [event.data for event in events(half.run, "train.rescaled")]
+    assert len(told) > 3
+    assert [t["scale"] for t in told] == [2.0 ** (27 - n) for n in range(len(told))]
+    losses = [[e.data["loss"] for e in events(job.run, "train.step")] for job in (plain, half)]
+    assert len(losses[1]) == 6, "no step is left out"
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+def test_fp16_that_no_scale_helps_stops(tmp_path: Path) -> None:
+    job = work(tmp_path, "max_steps=1", plan={"precision": "fp16"})
+    parameter = next(iter(trained_parameters(job.model).values()))
+    parameter.register_hook(lambda grad: grad * float("inf"))
+    with pytest.raises(TrainingError, match=r"step 1 .*rows\.jsonl:"):
+        train(job)
+    assert len(events(job.run, "train.rescaled")) == 16

@@ -28,6 +28,7 @@ from weitiao.api.data import (
     review,
 )
 from weitiao.api.look import Shown, chat, kept_rows, require_trained, show
+from weitiao.api.planning import forecast
 from weitiao.api.stages import evaluate, plan, report, run, split, train
 from weitiao.runs import open_run
 
@@ -43,6 +44,7 @@ __all__ = [
     "evaluate",
     "export_review",
     "find_run",
+    "forecast",
     "grow",
     "import_review",
     "kept_rows",

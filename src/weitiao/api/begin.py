@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ from weitiao.events import EventLog, Listener
 from weitiao.runs import Exists, Run, RunSummary, create_run, list_runs, open_run
 
 if TYPE_CHECKING:
+    import torch
+
     from weitiao.models.load import ModelSource
     from weitiao.models.pair import Voice
     from weitiao.plan.plan import Plan
@@ -79,10 +82,13 @@ def start(
     from weitiao.plan.resolved import recipe_yaml
     from weitiao.records.files import write_atomic
     from weitiao.records.reading import find_files
+    from weitiao.training.trackers import require_trackers
 
+    refuse_in_team()
     data = data_path(recipe)
     find_files(data)
     source_of(recipe)
+    require_trackers(recipe.train.trackers)
     run = create_run(None if out is None else Path(out), name or data.stem, exists, Path(root))
     if run.recipe.exists():
         _refuse_other_settings(run, recipe)
@@ -134,6 +140,16 @@ def runs(root: str | Path = "runs") -> list[RunSummary]:
     return list_runs(Path(root))
 
 
+def refuse_in_team() -> None:
+    """Raise where several processes were started for what one must do: to begin and to plan.
+
+    Raises:
+        RunError: this is one of several.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RunError("error.team_unplanned")
+
+
 def data_path(recipe: Recipe) -> Path:
     """Return where the recipe's data are.
 
@@ -168,9 +184,21 @@ def load_pair_of(run: Run, recipe: Recipe, settled: Plan) -> tuple[Voice, Voice]
 
     from weitiao.models.pair import load_pair
 
-    dtype = torch.bfloat16 if settled.precision == "bf16" else torch.float32
     trained = run.model if settled.method == "full" else run.adapter
-    return load_pair(source_of(recipe), trained, dtype, torch.device(settled.device))
+    device = torch.device(settled.device)
+    return load_pair(
+        source_of(recipe), trained, compute_type(settled), device, settled.quantization
+    )
+
+
+def compute_type(settled: Plan) -> torch.dtype:
+    """Return the type of the plan's matrix products."""
+    import torch
+
+    kind: torch.dtype = getattr(
+        torch, {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[settled.precision]
+    )
+    return kind
 
 
 def log_of(run: Run, listeners: tuple[Listener, ...]) -> EventLog:

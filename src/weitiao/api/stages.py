@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weitiao.api.begin import chat_format, data_path, load_pair_of, log_of, recipe_of, source_of
+from weitiao.api.begin import (
+    chat_format,
+    data_path,
+    load_pair_of,
+    log_of,
+    recipe_of,
+    refuse_in_team,
+    source_of,
+)
 from weitiao.errors import RunError, TrainingError
-from weitiao.events import Listener
+from weitiao.events import EventLog, Listener
 from weitiao.runs import Run
 
 if TYPE_CHECKING:
@@ -26,6 +36,7 @@ def split(run: Run, listeners: tuple[Listener, ...] = ()) -> DataReport:
 
     if run.stage_done("records"):
         return load_report(run.records / "report.json")
+    refuse_in_team()
     recipe = recipe_of(run)
     with run.lock():
         return prepare(
@@ -33,36 +44,33 @@ def split(run: Run, listeners: tuple[Listener, ...] = ()) -> DataReport:
         )
 
 
-def plan(run: Run, listeners: tuple[Listener, ...] = ()) -> Plan:
-    """Settle what will be done on this machine and why; return the plan, whether or not it fits."""
-    import numpy as np
+def plan(run: Run, listeners: tuple[Listener, ...] = (), *, probe: bool = False) -> Plan:
+    """Settle what will be done on this machine and why; return the plan, whether or not it fits.
 
-    from weitiao.models.load import read_config, weights_on_disk
-    from weitiao.plan.cost import measure_rates
-    from weitiao.plan.machine import probe
-    from weitiao.plan.plan import make_plan, read_plan, write_plan
-    from weitiao.plan.resolved import recipe_yaml
-    from weitiao.plan.settle import choose_device
-    from weitiao.plan.shape import ModelShape
+    With ``probe`` its time is measured by half a minute of training, and a plan that was made
+    before is made again as long as nothing has been trained.
+    """
+    from weitiao.api.planning import make
+    from weitiao.plan.machine import probe as look
+    from weitiao.plan.plan import read_plan, write_plan
+    from weitiao.plan.resolved import as_asked, recipe_yaml
     from weitiao.records.files import write_atomic
 
-    if run.stage_done("plan"):
-        return read_plan(run.plan)
+    begun = run.checkpoints() or run.stage_done("train")
+    try:
+        planned = read_plan(run.plan) if run.stage_done("plan") else None
+    except RunError:
+        # Another version's: made again, unless something was trained by it.
+        if begun:
+            raise
+        planned = None
+    if planned is not None and (not probe or begun):
+        return planned
+    refuse_in_team()
     split(run, listeners)
-    recipe = recipe_of(run)
-    source = source_of(recipe)
+    recipe = recipe_of(run) if planned is None else as_asked(recipe_of(run), planned)
     samples, _ = _samples(run, "train", recipe, chat_format(recipe))
-    shape = ModelShape.from_config(read_config(source), weights_on_disk(source))
-    machine = probe(run.path)
-    device, _ = choose_device(recipe, machine)
-    made = make_plan(
-        recipe,
-        shape,
-        np.array([len(sample.ids) for sample in samples]),
-        np.array([int(sample.scored.sum()) for sample in samples]),
-        machine,
-        measure_rates(machine, device, shape.hidden_size),
-    )
+    made = make(recipe, samples, look(run.path), probe=probe)
     with run.lock():
         write_plan(made, run.plan)
         write_atomic(run.recipe, recipe_yaml(recipe, made))
@@ -77,19 +85,33 @@ def train(run: Run, listeners: tuple[Listener, ...] = (), *, resume: bool = Fals
         RunError: a training was begun and not ended, and ``resume`` was not asked for.
         TrainingError: training had to stop; the run can be resumed.
     """
+    from weitiao.training.launch import in_team, member_of_team, train_as_team
+
+    with member_of_team():
+        settled = plan(run, listeners)
+        if run.stage_done("train"):
+            return settled
+        settled.require_fit()
+        run.require_resumable(resume)
+        if settled.processes > 1 and not in_team():
+            train_as_team(run, settled, listeners)
+        else:
+            _train_here(run, settled, listeners)
+    return settled
+
+
+def _train_here(run: Run, settled: Plan, listeners: tuple[Listener, ...]) -> None:
+    """Train in this process, alone or as one of several."""
     import torch
 
-    from weitiao.models.adapters import add_lora
+    from weitiao.api.begin import compute_type
+    from weitiao.models.adapters import add_adapter
     from weitiao.models.load import load_model
+    from weitiao.training.launch import lowered
     from weitiao.training.loop import Work
     from weitiao.training.loop import train as train_loop
+    from weitiao.training.team import join
 
-    settled = plan(run, listeners)
-    if run.stage_done("train"):
-        return settled
-    settled.require_fit()
-    if run.checkpoints() and not resume:
-        raise RunError("error.training_begun", path=run.path, step=run.checkpoints()[-1][0])
     recipe = recipe_of(run)
     formatted = chat_format(recipe)
     samples, records = _samples(run, "train", recipe, formatted)
@@ -98,34 +120,46 @@ def train(run: Run, listeners: tuple[Listener, ...] = (), *, resume: bool = Fals
         raise TrainingError("error.nothing_to_train", path=run.records)
     # What is trained itself stays fp32; a frozen base is held as the plan says.
     whole = settled.method == "full"
-    dtype = torch.bfloat16 if settled.precision == "bf16" and not whole else torch.float32
-    tokens = len(formatted.tokenizer)  # type: ignore[arg-type]
-    base = load_model(source_of(recipe), dtype, torch.device(settled.device), tokens)
-    model = (
-        base
-        if whole
-        else add_lora(
-            base,
-            rank=settled.lora_rank,
-            alpha=settled.lora_alpha,
-            dropout=settled.lora_dropout,
-            targets=settled.lora_targets,
-            seed=settled.seed,
+    with join(settled) as team:
+        base = load_model(
+            source_of(recipe),
+            torch.float32 if whole else compute_type(settled),
+            # Of weights that are spread out, only its part goes to each GPU.
+            torch.device("cpu" if team.sharded else settled.device),
+            len(formatted.tokenizer),  # type: ignore[arg-type]
+            settled.quantization,
         )
-    )
-    work = Work(
-        model,
-        settled,
-        samples,
-        held_out,
-        [record.origin for record in records],
-        run,
-        log_of(run, listeners),
-        formatted.tokenizer.save_pretrained,  # type: ignore[attr-defined]
-    )
-    with run.lock():
-        train_loop(work)
-    return settled
+        model = base if whole else add_adapter(base, settled)
+        with _log_of_training(run, settled, listeners, leads=team.leads) as log:
+            train_loop(
+                Work(
+                    model,
+                    lowered(settled),
+                    samples,
+                    held_out,
+                    [record.origin for record in records],
+                    run,
+                    log,
+                    formatted.tokenizer.save_pretrained,  # type: ignore[attr-defined]
+                    team,
+                )
+            )
+
+
+@contextmanager
+def _log_of_training(
+    run: Run, settled: Plan, listeners: tuple[Listener, ...], *, leads: bool
+) -> Iterator[EventLog]:
+    """Keep others from the run and give its log; a process that does not lead tells nothing."""
+    from weitiao.training.trackers import tracked
+
+    if not leads:
+        yield EventLog()
+        return
+    told = settled.model_dump(exclude={"reasons", "machine", "shape", "predicted"})
+    log, folder = log_of(run, listeners), run.path / "trackers"
+    with run.lock(), tracked(settled.trackers, run.path.name, folder, told, log) as more:
+        yield log_of(run, (*listeners, *more))
 
 
 def evaluate(run: Run, listeners: tuple[Listener, ...] = (), *, resume: bool = False) -> Results:
@@ -161,6 +195,7 @@ def evaluate(run: Run, listeners: tuple[Listener, ...] = (), *, resume: bool = F
                 identity=which,
                 loss_budget=settled.micro_batch_tokens,
                 context=voice.speaking,
+                reasoning=recipe.data.reasoning,
             )
             for which, voice in zip(("base", "tuned"), pair, strict=True)
         )

@@ -132,6 +132,39 @@ def runs(
         verbatim(console, "weitiao demo")
 
 
+@app.command("logs", help="cli.help.logs", cls=Command, rich_help_panel=START)
+def logs(
+    run: RunName,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="cli.help.follow")] = False,
+) -> None:
+    """Show what a run in the background says."""
+    from weitiao.cli.detached import show_log
+
+    console, opened = screen(), api.open_run(run)
+    try:
+        show_log(console, opened, follow=follow)
+    except KeyboardInterrupt:
+        sentence(console, say("cli.logs.left"))
+
+
+@app.command("stop", help="cli.help.stop", cls=Command, rich_help_panel=START)
+def stop(
+    run: RunName,
+    now: Annotated[bool, typer.Option("--now", help="cli.help.now")] = False,
+) -> None:
+    """Stop a run."""
+    from weitiao.cli.detached import stop as stop_run
+    from weitiao.cli.view import View
+
+    opened = api.open_run(run)
+    with View(screen()) as view:
+        try:
+            stop_run(view, opened, now=now)
+        except KeyboardInterrupt:
+            view.still()
+            view.note(say("cli.stop.left"))
+
+
 add_stage(app, "plan", "cli.help.plan")
 add_stage(app, "train", "cli.help.train")
 add_stage(app, "eval", "cli.help.eval")

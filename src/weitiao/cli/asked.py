@@ -1,5 +1,6 @@
 """What a verb can be given, and the recipe that comes of it."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -33,7 +34,18 @@ Columns = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="cli.help.resume")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="cli.help.overwrite")]
+Detach = Annotated[bool, typer.Option("--detach", help="cli.help.detach")]
 
+Gpu = Annotated[str | None, typer.Option("--gpu", metavar="CARD|GB", help="cli.help.gpu")]
+Cpu = Annotated[bool, typer.Option("--cpu", help="cli.help.cpu")]
+Memory = Annotated[str | None, typer.Option("--memory", metavar="GB", help="cli.help.memory")]
+Probe = Annotated[bool, typer.Option("--probe", help="cli.help.probe")]
+
+_VERBS_WITH: dict[str, tuple[str, ...]] = {
+    "detach": ("train", "eval", "run"),
+    **dict.fromkeys(("gpu", "cpu", "memory", "probe"), ("plan",)),
+}
+"""The options that only some of the stages' verbs have."""
 
 START, STAGES = "cli.panel.start", "cli.panel.stages"
 """The panels of the help page."""
@@ -51,6 +63,11 @@ class Asked:
     resume: bool = False
     overwrite: bool = False
     settings: Sequence[str] = ()
+    detach: bool = False
+    gpu: str | None = None
+    cpu: bool = False
+    memory: str | None = None
+    probe: bool = False
 
     def recipe_for(self, data: str | None) -> "Recipe":
         """Return the recipe with all of it put in."""
@@ -64,6 +81,16 @@ class Asked:
         )
 
     @property
+    def elsewhere(self) -> bool:
+        """Whether a machine was described that need not be this one."""
+        described = self.cpu or self.gpu is not None or self.memory is not None
+        if self.gpu is not None and self.cpu:
+            raise RecipeError("cli.usage.gpu_or_cpu")
+        if described and self.probe:
+            raise RecipeError("cli.usage.probe_elsewhere")
+        return described
+
+    @property
     def exists(self) -> Exists:
         """What is to become of a run directory that is there already."""
         if self.resume and self.overwrite:
@@ -72,14 +99,22 @@ class Asked:
 
 
 def _go(target: str, asked: Asked, goal: "Goal") -> None:
-    from weitiao.cli.stages import go
+    from weitiao.cli.stages import forecast, go
     from weitiao.cli.view import View
 
     recipe = asked.recipe_for(target)
     with View(screen()) as view:
         view.wait(say("cli.progress.loading"))
+        if asked.elsewhere:
+            forecast(view, target, recipe, asked.gpu, asked.memory)
+            return
         run, made = api.open_or_start(target, recipe, asked.out, asked.exists)
-        go(view, run, goal, resume=asked.resume, made=made)
+        if asked.detach:
+            from weitiao.cli.detached import begin
+
+            begin(view, run, goal, resume=asked.resume)
+        else:
+            go(view, run, goal, resume=asked.resume, made=made, probe=asked.probe)
 
 
 def add_stage(home: typer.Typer, name: "Goal", key: str) -> None:
@@ -95,10 +130,21 @@ def add_stage(home: typer.Typer, name: "Goal", key: str) -> None:
         columns: Columns = None,
         resume: Resume = False,
         overwrite: Overwrite = False,
+        detach: Detach = False,
+        gpu: Gpu = None,
+        cpu: Cpu = False,
+        memory: Memory = None,
+        probe: Probe = False,
     ) -> None:
-        asked = Asked(model, recipe, out, system, columns, resume, overwrite, settings or ())
+        asked = Asked(
+            model, recipe, out, system, columns, resume, overwrite, settings or (), detach,
+            gpu, cpu, memory, probe,
+        )  # fmt: skip
         _go(target, asked, name)
 
+    signature = inspect.signature(verb)
+    kept = [p for p in signature.parameters.values() if name in _VERBS_WITH.get(p.name, (name,))]
+    verb.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
     panel = START if name == "run" else STAGES
     home.command(name, help=key, cls=Command, rich_help_panel=panel)(verb)
 

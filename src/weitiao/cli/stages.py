@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from weitiao import api
 from weitiao.cli import tables
@@ -13,22 +13,35 @@ from weitiao.errors import DataError, ModelError
 from weitiao.runs import Run
 from weitiao.words import say
 
+if TYPE_CHECKING:
+    from weitiao.plan.plan import Plan
+    from weitiao.plan.recipe import Recipe
+
 Goal = Literal["split", "plan", "train", "eval", "run"]
 _ORDER: tuple[Goal, ...] = ("split", "plan", "train", "eval", "run")
 
 EXAMPLES_SHOWN = 3
 
 
-def go(view: View, run: Run, goal: Goal, *, resume: bool = False, made: bool = False) -> None:
+def go(
+    view: View,
+    run: Run,
+    goal: Goal,
+    *,
+    resume: bool = False,
+    made: bool = False,
+    probe: bool = False,
+) -> None:
     """Do what is missing up to ``goal`` and show it; ``made``: the run was made just now.
 
     ``run`` shows every stage, the others their own and those that had to be done first.
+    ``probe``: the plan's time is measured.
     """
     last = _ORDER.index(goal)
     if goal in ("split", "run") or not run.stage_done("records"):
         _data(view, run, made=made)
     if last >= 1 and (goal in ("plan", "run") or not run.stage_done("plan")):
-        _plan(view, run, every=goal == "plan")
+        _plan(view, run, every=goal == "plan", probe=probe)
     if last >= 2 and (goal in ("train", "run") or not run.stage_done("train")):
         _train(view, run, resume=resume)
     if last >= 3:
@@ -54,11 +67,30 @@ def _data(view: View, run: Run, *, made: bool) -> None:
         verbatim(view.console, str(run.records / "rejected.jsonl"), "")
 
 
-def _plan(view: View, run: Run, *, every: bool) -> None:
+def _plan(view: View, run: Run, *, every: bool, probe: bool) -> None:
     view.heading(say("cli.stage.plan"))
-    view.wait(say("cli.progress.measuring"))
-    settled = api.plan(run, (view,))
+    view.wait(say("cli.progress.probing" if probe else "cli.progress.measuring"))
+    settled = api.plan(run, (view,), probe=probe)
     view.still()
+    _show_plan(view, settled, every=every)
+    if not every:
+        view.note(say("cli.plan.all", name=clean(str(run.path))), "dim")
+
+
+def forecast(
+    view: View, target: str, recipe: "Recipe", gpu: str | None, memory: str | None
+) -> None:
+    """Show the plan for a machine that is not here; nothing is written."""
+    settled = api.forecast(target, recipe, gpu=gpu, memory=memory, listeners=(view,))
+    view.still()
+    view.heading(say("cli.stage.plan"))
+    machine = settled.machine
+    shown = machine.gpus[0].name if machine.gpus else f"{machine.memory_bytes / 2**30:.0f} GB"
+    view.note(say("cli.plan.elsewhere" if machine.gpus else "cli.plan.no_gpu", machine=shown))
+    _show_plan(view, settled, every=True)
+
+
+def _show_plan(view: View, settled: "Plan", *, every: bool) -> None:
     view.note(
         say(
             "cli.plan.model",
@@ -69,8 +101,6 @@ def _plan(view: View, run: Run, *, every: bool) -> None:
     )
     show(view.console, tables.settings(settled, every=every))
     view.note(tables.forecast(settled))
-    if not every:
-        view.note(say("cli.plan.all", name=clean(str(run.path))), "dim")
     for warning in settled.warnings:
         view.note(warning.sentence(), "yellow")
     if every:

@@ -14,8 +14,8 @@ from weitiao.cli.screen import blank, clean, lasted, memory, sentence, speed
 from weitiao.events import Event
 from weitiao.words import say
 
-SECONDS_BETWEEN_LINES = 5.0
-"""How often progress is written where the output is no terminal."""
+SECONDS_BETWEEN_LINES, MOST_BETWEEN_LINES = 5.0, 60.0
+"""How often progress is written where the output is no terminal; rarer the longer it lasts."""
 
 _STEPS_AVERAGED = 10
 
@@ -26,18 +26,21 @@ class View:
     def __init__(self, console: Console) -> None:
         self.console = console
         self._moving: Progress | None = None
-        self._told = 0.0
+        self._told = self._since = 0.0
         self._losses: deque[float] = deque(maxlen=_STEPS_AVERAGED)
-        self._speeds: deque[float] = deque(maxlen=_STEPS_AVERAGED)
+        self._speeds: dict[str, deque[float]] = {}
         self._validation = ""
         self._answering = ""
         self._shown: dict[str, Callable[[dict[str, Any]], None]] = {
             "records.progress": self._reading,
+            "train.torn": self._torn,
             "train.resumed": self._resumed,
             "train.start": self._training,
             "train.step": self._step,
             "train.eval": self._validated,
             "train.shrunk": self._shrunk,
+            "train.stopping": self._stopping,
+            "train.tracker_failed": self._untracked,
             "train.done": self._trained,
             "evaluation.progress": self._answer,
             "evaluation.done": self._answered,
@@ -62,7 +65,7 @@ class View:
     def heading(self, title: str) -> None:
         """Begin a stage."""
         self.still()
-        self._told = time.monotonic()
+        self._told = self._since = time.monotonic()
         blank(self.console)
         if self.console.is_terminal:
             self.console.rule(Text(f" {title} ", style="bold cyan"), style="cyan", align="left")
@@ -90,7 +93,7 @@ class View:
             if self._moving is None:
                 self._moving = Progress(
                     SpinnerColumn(),
-                    BarColumn(bar_width=18),
+                    BarColumn(bar_width=10),
                     TextColumn("{task.fields[text]}", markup=False),
                     console=self.console,
                     transient=True,
@@ -99,12 +102,18 @@ class View:
                 self._moving.start()
             task = self._moving.tasks[0].id
             self._moving.update(task, completed=done, total=total, text=text)
-        elif last or time.monotonic() - self._told >= SECONDS_BETWEEN_LINES:
-            self._told = time.monotonic()
+            return
+        now = time.monotonic()
+        wait = min(MOST_BETWEEN_LINES, max(SECONDS_BETWEEN_LINES, (now - self._since) / 100))
+        if last or now - self._told >= wait:
+            self._told = now
             sentence(self.console, text)
 
     def _reading(self, data: dict[str, Any]) -> None:
         self._move(0, None, say("cli.progress.reading", rows=f"{data['rows']:,}"))
+
+    def _torn(self, data: dict[str, Any]) -> None:
+        self.note(say("cli.torn", step=data["step"]), "yellow")
 
     def _resumed(self, data: dict[str, Any]) -> None:
         self.note(say("cli.resumed", step=data["step"]))
@@ -117,18 +126,41 @@ class View:
 
     def _step(self, data: dict[str, Any]) -> None:
         self._losses.append(data["loss"])
-        self._speeds.append(data["tokens_per_second"])
-        text = say(
-            "cli.progress.step",
-            step=data["step"],
-            steps=data["steps"],
-            epoch=f"{data['epoch']:.1f}",
-            loss=f"{sum(self._losses) / len(self._losses):.3f}",
-            validation=self._validation,
-            speed=speed(sum(self._speeds) / len(self._speeds)),
-            left=lasted(data["eta_seconds"]),
-        )
+        parts = [
+            say(
+                "cli.progress.step",
+                step=data["step"],
+                steps=data["steps"],
+                epoch=f"{data['epoch']:.1f}",
+                left=lasted(data["eta_seconds"]),
+            ),
+            say(
+                "cli.progress.loss",
+                loss=f"{sum(self._losses) / len(self._losses):.3f}",
+                validation=self._validation,
+                rate=f"{data['lr']:.1e}",
+                norm=f"{data['grad_norm']:.2f}",
+            ),
+            self._speed(data),
+        ]
+        # A bar with all of it beside it is wider than a terminal.
+        text = ("\n" if self.console.is_terminal else " · ").join(parts)
         self._move(data["step"], data["steps"], text, last=data["step"] == data["steps"])
+
+    def _speed(self, data: dict[str, Any]) -> str:
+        """Say how many tokens of each kind a second, and the memory; runs of old told less."""
+        mean = {}
+        for kind in ("tokens", "executed", "scored"):
+            if (value := data.get(f"{kind}_per_second")) is not None:
+                latest = self._speeds.setdefault(kind, deque(maxlen=_STEPS_AVERAGED))
+                latest.append(value)
+                mean[kind] = sum(latest) / len(latest)
+        if len(mean) == 3:
+            said = say("cli.progress.speeds", **{kind: f"{n:,.0f}" for kind, n in mean.items()})
+        else:
+            said = speed(mean.get("tokens"))
+        size = data.get("memory_bytes")
+        return said if size is None else f"{said} · {memory(size)}"
 
     def _validated(self, data: dict[str, Any]) -> None:
         loss, best = f"{data['loss']:.3f}", bool(data["best"])
@@ -140,6 +172,13 @@ class View:
 
     def _shrunk(self, data: dict[str, Any]) -> None:
         self.note(say("cli.shrunk", tokens=data["micro_batch_tokens"]), "yellow")
+
+    def _stopping(self, data: dict[str, Any]) -> None:
+        self.note(say("cli.stopping"), "yellow")
+
+    def _untracked(self, data: dict[str, Any]) -> None:
+        cause = clean(data["cause"])
+        self.note(say("cli.tracker_failed", tracker=data["tracker"], cause=cause), "yellow")
 
     def _trained(self, data: dict[str, Any]) -> None:
         self.still()

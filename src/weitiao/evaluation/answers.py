@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +14,7 @@ import orjson
 
 from weitiao.events import EventLog
 from weitiao.records.files import write_atomic, write_error
+from weitiao.records.options import Reasoning
 from weitiao.records.record import Record
 from weitiao.records.render import ChatFormat, Sample
 
@@ -66,6 +68,7 @@ class Answerer:
     ``generate`` maps prompts (token ids) to answers, ``losses`` maps samples to
     (sum of -log p in nats, scored tokens), ``decode`` ids to text. ``identity`` tells this
     model and its sampling from any other: answers with the same identity are not made twice.
+    ``reasoning`` says what training did with it, so that the loss is that of what was trained.
     """
 
     chat: ChatFormat
@@ -73,6 +76,7 @@ class Answerer:
     losses: Callable[[list[Sample]], Sequence[tuple[float, int]]]
     decode: Callable[[Sequence[int]], str]
     identity: str
+    reasoning: Reasoning = "learn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +156,7 @@ def answerer(
     identity: str,
     loss_budget: int = 4096,
     context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    reasoning: Reasoning = "learn",
 ) -> Answerer:
     """Return a model of ours as an :class:`Answerer`.
 
@@ -174,25 +179,30 @@ def answerer(
     def decode(ids: Sequence[int]) -> str:
         return str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
 
-    return Answerer(chat, answers, losses, decode, f"{identity} {sampling}")
+    return Answerer(chat, answers, losses, decode, f"{identity} {sampling}", reasoning)
 
 
 def _prepare(record: Record, row: int, answerer: Answerer, max_tokens: int) -> _Row | None:
     # The sample of the last turn is what training would have seen, shortened in the same
     # way; what precedes its scored tokens is the prompt.
-    samples = answerer.chat.samples(record, row, max_tokens=max_tokens, score_turns="last")
-    if not isinstance(samples, list):
+    rendered = partial(
+        answerer.chat.samples, record, row, max_tokens=max_tokens, score_turns="last"
+    )
+    kept = answerer.reasoning != "drop"
+    samples = rendered(reasoning="learn" if kept else "drop")
+    measured = rendered(reasoning=answerer.reasoning)
+    if not isinstance(samples, list) or not isinstance(measured, list):
         return None
     prompt_ids: list[int] = []
     if record.text is None:
         last = samples[-1]
         prompt_ids = last.ids[: int(last.scored.argmax())].tolist()
     digest = hashlib.sha256(answerer.identity.encode())
-    for sample in samples:
+    for sample in measured:
         digest.update(sample.ids.tobytes() + sample.scored.tobytes())
     # Rows with the same words are still different rows.
     digest.update(f"{row} {record.origin.file} {record.origin.line}".encode())
-    return _Row(row, digest.hexdigest()[:16], record, prompt_ids, samples)
+    return _Row(row, digest.hexdigest()[:16], record, prompt_ids, measured)
 
 
 def _answer_batch(batch: Sequence[_Row], answerer: Answerer) -> list[Answered]:

@@ -1,22 +1,27 @@
 """Rows laid end to end: the forward pass in which no linear layer sees padding.
 
-Shapes: T tokens of a micro-batch, S scored tokens, D hidden width, V vocabulary,
-H query heads, K key/value heads, C head width, L tokens of one row.
-The plain reference that this is tested against is :mod:`weitiao.models.reference`.
+A beginning that rows share is computed once (see :mod:`weitiao.records.prefixes`).
+Shapes: T tokens of a micro-batch, S scored tokens, D hidden width, H query heads, K key/value
+heads, C head width. The plain reference is :mod:`weitiao.models.reference`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from peft import PeftModel
 from transformers import AttentionInterface, PreTrainedModel
 
+from weitiao.models.adapters import transformers_model, virtual_tokens
 from weitiao.models.head import scored_loss
+from weitiao.models.layers import lean_layers
+from weitiao.models.segments import Attending, Prompt, attend
+from weitiao.models.varlen import sent
 from weitiao.records.packing import pack
+from weitiao.records.prefixes import Segment, lay_out
 from weitiao.records.render import Sample
 
 FLAT_ATTENTION = "weitiao_flat"
@@ -24,95 +29,88 @@ FLAT_ATTENTION = "weitiao_flat"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Flat:
-    """A micro-batch of whole rows, end to end.
+    """A micro-batch of whole rows, end to end, what they begin with in common only once.
 
     ``source_S`` holds the place in the flat order of the token that predicts each scored
     token, ``target_S`` the token's id and ``row_S`` the row it belongs to, counted from 0.
+    ``tokens``: those of the rows, which are more than the T that are computed.
     """
 
     ids_T: torch.Tensor
     positions_T: torch.Tensor
-    lengths: tuple[int, ...]
+    segments: tuple[Segment, ...]
     source_S: torch.Tensor
     target_S: torch.Tensor
     row_S: torch.Tensor
+    rows: int
+    tokens: int
+
+    @property
+    def executed(self) -> int:
+        """The tokens that are computed, T."""
+        return len(self.ids_T)
 
     def to(self, device: torch.device) -> "Flat":
-        """Return the same micro-batch on ``device``."""
-        return Flat(
-            self.ids_T.to(device),
-            self.positions_T.to(device),
-            self.lengths,
-            self.source_S.to(device),
-            self.target_S.to(device),
-            self.row_S.to(device),
-        )
+        """Return the same micro-batch on ``device``; the copy waits for nothing."""
+        if self.ids_T.device == device:
+            return self
+        parts = (self.ids_T, self.positions_T, self.source_S, self.target_S, self.row_S)
+        ids, positions, source, target, row = sent([x.numpy() for x in parts], device)
+        rows, tokens = self.rows, self.tokens
+        return Flat(ids, positions, self.segments, source, target, row, rows, tokens)
 
 
-def flatten(samples: Sequence[Sample]) -> Flat:
-    """Lay ``samples`` end to end; positions begin at 0 in each row."""
-    ids_T = np.concatenate([s.ids for s in samples]).astype(np.int64)
-    scored_T = np.concatenate([s.scored for s in samples])
-    lengths = tuple(len(s.ids) for s in samples)
-    place_S = np.flatnonzero(scored_T)
-    row_T = np.repeat(np.arange(len(samples)), lengths)
+def flatten(samples: Sequence[Sample], *, share: bool = True) -> Flat:
+    """Lay ``samples`` end to end; with ``share``, a beginning of several stands once."""
+    layout = lay_out([s.ids for s in samples], share=share)
+    scored = [np.flatnonzero(s.scored) for s in samples]
+    # A row's first token is never scored, and the token before may be a shared one.
+    source = [place[where - 1] for place, where in zip(layout.places, scored, strict=True)]
+    target = [s.ids[where] for s, where in zip(samples, scored, strict=True)]
+
+    def joined(parts: Sequence[Any]) -> torch.Tensor:
+        return torch.from_numpy(np.concatenate(parts).astype(np.int64))
+
     return Flat(
-        ids_T=torch.from_numpy(ids_T),
-        positions_T=torch.from_numpy(np.concatenate([np.arange(n) for n in lengths])),
-        lengths=lengths,
-        # A row's first token is never scored, so the token before is of the same row.
-        source_S=torch.from_numpy(place_S - 1),
-        target_S=torch.from_numpy(ids_T[place_S]),
-        row_S=torch.from_numpy(row_T[place_S]),
+        ids_T=joined([layout.ids]),
+        positions_T=joined([layout.positions]),
+        segments=tuple(layout.segments),
+        source_S=joined(source),
+        target_S=joined(target),
+        row_S=joined([np.repeat(np.arange(len(samples)), [len(where) for where in scored])]),
+        rows=len(samples),
+        tokens=sum(len(s.ids) for s in samples),
     )
 
 
-def _row_attention(
+def _flat_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    lengths: tuple[int, ...],
+    attending: Attending,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each row: query [1, H, T, C], key and value [1, K, T, C].
-
-    One call a row: on a CPU that is faster than one padded batch, and nothing is padded.
-    """
-    if sliding_window is not None and max(lengths) > sliding_window:
-        raise ValueError("rows longer than the sliding window are kept out by data.max_tokens")
-    given = query.dtype
-    if query.device.type == "cpu":
-        # PyTorch's bf16 attention on a CPU takes twice the time of its fp32 (measured).
-        query, key, value = query.float(), key.float(), value.float()
-    rows = zip(
-        query.split(lengths, dim=2),
-        key.split(lengths, dim=2),
-        value.split(lengths, dim=2),
-        strict=True,
-    )
-    with torch.autocast(query.device.type, enabled=False):
-        out = [
-            scaled_dot_product_attention(
-                q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=True
-            )
-            for q, k, v in rows
-        ]
-    return torch.cat(out, dim=2).transpose(1, 2).to(given), None
+    """Attention as transformers asks for it: query [1, H, T, C], key and value [1, K, T, C]."""
+    attending.refuse_window(sliding_window)
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    layer: Any = getattr(module, "layer_idx", None)
+    return attend(q, k, v, attending, scale, layer=layer, dropout=dropout)[None], None
 
 
 # No mask function is registered under this name, so transformers builds no T × T mask.
-AttentionInterface.register(FLAT_ATTENTION, _row_attention)
+AttentionInterface.register(FLAT_ATTENTION, _flat_attention)
 
 
 @contextmanager
 def flat_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Use row attention inside the block, and the model's own (for generation) outside it."""
+    """Use flat attention inside the block, and the model's own (for generation) outside it."""
     before = model.config._attn_implementation
     model.config._attn_implementation = FLAT_ATTENTION
     try:
@@ -121,48 +119,115 @@ def flat_attention(model: PreTrainedModel) -> Iterator[None]:
         model.config._attn_implementation = before
 
 
-def row_losses(model: PreTrainedModel, flat: Flat, precision: torch.dtype) -> torch.Tensor:
+@contextmanager
+def fast_path(model: PreTrainedModel | PeftModel) -> Iterator[None]:
+    """Compute the forward and backward passes inside the block the fast way."""
+    inner = transformers_model(model)
+    with flat_attention(inner), lean_layers(inner):
+        yield
+
+
+Replay = Callable[[Flat], torch.Tensor | None]
+"""Returns :func:`hidden_states` faster, more rows perhaps behind the T; None where it cannot."""
+
+
+def row_losses(
+    model: PreTrainedModel | PeftModel,
+    flat: Flat,
+    precision: torch.dtype,
+    *,
+    label_smoothing: float = 0.0,
+    neftune_alpha: float = 0.0,
+    replay: Replay | None = None,
+) -> torch.Tensor:
     """Return the sum of -log p (nats) over each row's scored tokens: fp32 [rows].
 
     The head is computed on scored rows only; with gradients on, the result is
     differentiable, the head's gradient having been made in the forward pass. With gradient
     checkpointing the backward pass too must run inside :func:`flat_attention`.
     """
-    device = model.device
-    flat = flat.to(device)
-    with flat_attention(model), autocast(device, precision):
-        hidden_1TD = model.get_decoder()(
-            input_ids=flat.ids_T[None],
-            position_ids=flat.positions_T[None],
-            use_cache=False,
-            lengths=flat.lengths,
-        ).last_hidden_state
-    hidden_SD = hidden_1TD[0].index_select(0, flat.source_S)
+    inner = transformers_model(model)
+    flat = flat.to(inner.device)
+    hidden_TD = None if replay is None else replay(flat)
+    if hidden_TD is None:
+        attending = Attending(flat.segments, virtual_prompt(model))
+        hidden_TD = hidden_states(inner, flat, attending, precision, neftune_alpha)
     return scored_loss(
-        hidden_SD.to(precision),
-        model.get_output_embeddings().weight,
+        hidden_TD.to(precision),
+        inner.get_output_embeddings().weight,
+        flat.source_S,
         flat.target_S,
         flat.row_S,
-        len(flat.lengths),
+        flat.rows,
+        label_smoothing,
     )
+
+
+def hidden_states(
+    model: PreTrainedModel,
+    flat: Flat,
+    attending: Attending,
+    precision: torch.dtype,
+    neftune_alpha: float = 0.0,
+) -> torch.Tensor:
+    """Return what the head is given: [T, D], after the last norm."""
+    with flat_attention(model), autocast(flat.ids_T.device, precision):
+        embedded_TD = model.get_input_embeddings()(flat.ids_T)
+        if neftune_alpha:
+            embedded_TD = embedded_TD + _noise(flat, embedded_TD, neftune_alpha)
+        found = model.get_decoder()(
+            inputs_embeds=embedded_TD[None],
+            position_ids=flat.positions_T[None] + attending.virtual,
+            use_cache=False,
+            attending=attending,
+        )
+    hidden_1TD: torch.Tensor = found.last_hidden_state
+    return hidden_1TD[0]
+
+
+def virtual_prompt(model: PreTrainedModel | PeftModel) -> Prompt | None:
+    """Return the keys and values that prefix-tuning puts before every row, by layer."""
+    cache: Any = virtual_tokens(model, 1)
+    return cache and [
+        (layer.keys[0].transpose(0, 1), layer.values[0].transpose(0, 1)) for layer in cache.layers
+    ]
+
+
+def _noise(flat: Flat, embedded_TD: torch.Tensor, alpha: float) -> torch.Tensor:
+    """Return NEFTune's noise: uniform in ±alpha / sqrt(L D) for a row of L tokens."""
+    if len(flat.segments) != flat.rows:
+        raise ValueError("rows that share a beginning cannot each have noise of their own")
+    lengths = torch.tensor([s.stop - s.start for s in flat.segments])
+    scale_T = alpha / (lengths * embedded_TD.shape[1]).sqrt().repeat_interleave(lengths)
+    noise = torch.empty_like(embedded_TD).uniform_(-1, 1)
+    (scale_T,) = sent([scale_T.numpy()], noise.device)
+    return noise * scale_T[:, None].to(noise.dtype)
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
     """Return the autocast block for ``precision``; it changes nothing for fp32."""
-    return torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32)
+    return torch.autocast(
+        device.type,
+        dtype=precision,
+        enabled=precision != torch.float32,
+        # Each weight is used once; a cast that a CUDA graph repeats must be made in the graph.
+        cache_enabled=False,
+    )
 
 
 @torch.no_grad()
 def answer_losses(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     samples: Sequence[Sample],
     budget: int = 4096,
     precision: torch.dtype = torch.float32,
 ) -> list[tuple[float, int]]:
     """Return (sum of -log p in nats, number of scored tokens) of each sample, in their order."""
     found: list[tuple[float, int]] = [(0.0, 0)] * len(samples)
-    for group in pack([len(s.ids) for s in samples], budget):
-        losses = row_losses(model, flatten([samples[i] for i in group]), precision).tolist()
-        for i, loss in zip(group, losses, strict=True):
+    groups = pack([len(s.ids) for s in samples], budget)
+    # A GPU is waited for once, at the end.
+    losses = [row_losses(model, flatten([samples[i] for i in g]), precision) for g in groups]
+    for group, of_rows in zip(groups, losses, strict=True):
+        for i, loss in zip(group, of_rows.tolist(), strict=True):
             found[i] = (loss, int(samples[i].scored.sum()))
     return found

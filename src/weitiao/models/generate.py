@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from peft import PeftModel
 from transformers import DynamicCache, LogitsProcessorList, PreTrainedModel
 from transformers.generation import (
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopPLogitsWarper,
 )
+
+from weitiao.models.adapters import transformers_model, virtual_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,10 @@ class Generation:
 
 
 def _decode(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], sampling: Sampling, pad_id: int
+    model: PreTrainedModel | PeftModel,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    pad_id: int,
 ) -> Iterator[torch.Tensor]:
     """Yield the next token of every prompt [B], until the caller has enough.
 
@@ -59,13 +65,19 @@ def _decode(
     for row, prompt in enumerate(prompts):
         ids_BL[row, width - len(prompt) :] = torch.tensor(prompt, device=device)
         mask_BL[row, width - len(prompt) :] = 1
-    cache, chain = DynamicCache(config=model.config), sampling.processors()
+    network, chain = transformers_model(model), sampling.processors()
+    cache = virtual_tokens(model, len(prompts))
+    if cache is None:
+        cache = DynamicCache(config=network.config)
+    # Virtual tokens stand before the padding; a row's positions go on after them.
+    virtual = mask_BL.new_ones(len(prompts), cache.get_seq_length())
+    mask_BL = torch.cat([virtual, mask_BL], dim=1)
     noise = torch.Generator(device).manual_seed(sampling.seed)
     fresh_BL = ids_BL
     while True:
         # Positions count real tokens only: a row answers the same beside longer ones.
         positions_BL = (mask_BL.cumsum(1) - 1).clamp_(min=0)[:, -fresh_BL.shape[1] :]
-        logits_BV = model(
+        logits_BV = network(
             input_ids=fresh_BL,
             attention_mask=mask_BL,
             position_ids=positions_BL,
@@ -90,7 +102,7 @@ def _decode(
 
 @torch.inference_mode()
 def _generate_batch(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     stop_ids: Sequence[int],
@@ -116,7 +128,7 @@ def _generate_batch(
 
 
 def generate(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     stop_ids: Sequence[int],
@@ -143,7 +155,10 @@ def generate(
 
 
 def stream(
-    model: PreTrainedModel, prompt: Sequence[int], sampling: Sampling, stop_ids: Sequence[int]
+    model: PreTrainedModel | PeftModel,
+    prompt: Sequence[int],
+    sampling: Sampling,
+    stop_ids: Sequence[int],
 ) -> Iterator[int]:
     """Yield the answer to one prompt token by token; it may be left off at any token."""
     decoder = _decode(model, [prompt], sampling, pad_id=0)

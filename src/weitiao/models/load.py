@@ -3,6 +3,7 @@
 import difflib
 import json
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -16,7 +17,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -28,6 +29,8 @@ from transformers import (
 from transformers.utils import cached_file
 
 from weitiao.errors import ModelError
+from weitiao.models.quantized import compute_exactly, quantization_config, require_bitsandbytes
+from weitiao.plan.recipe import Quantization
 
 EMBEDDED = "embedded"
 
@@ -176,18 +179,30 @@ def _own_tokenizer_file(source: ModelSource) -> bool:
 
 
 def load_model(
-    source: ModelSource, dtype: torch.dtype, device: torch.device, tokens: int = 0
+    source: ModelSource,
+    dtype: torch.dtype,
+    device: torch.device,
+    tokens: int = 0,
+    quantization: Quantization = "none",
 ) -> PreTrainedModel:
     """Return the model in ``dtype`` on ``device``, ready for answers; safetensors only.
 
-    ``tokens`` is the size of the tokenizer: a model with fewer entries is refused.
+    ``tokens`` is the size of the tokenizer: a model with fewer entries is refused. Of a
+    quantised model the head, the embeddings and the norms are in ``dtype``.
 
     Raises:
-        ModelError: it cannot be reached or read, or is of a kind that cannot be trained here.
+        ModelError: it cannot be reached or read, is damaged, or is of a kind that cannot be
+            trained here; the packages for a quantised model are missing.
     """
+    options = source.options
+    if quantization != "none":
+        require_bitsandbytes()
+        options["quantization_config"] = quantization_config(quantization, dtype)
+        options["device_map"] = {"": device}
+        _require_numbers(source, _tensors_on_disk(source))
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            source.location, dtype=dtype, use_safetensors=True, **source.options
+            source.location, dtype=dtype, use_safetensors=True, **options
         )
     except (OSError, ValueError, SafetensorError) as cause:
         raise _unavailable(source, cause) from cause
@@ -204,8 +219,30 @@ def load_model(
             tokens=tokens,
         )
     model.to(device)  # type: ignore[arg-type]
+    _require_numbers(source, model.named_parameters())
+    compute_exactly(model)
     model.eval()
     return model
+
+
+def _require_numbers(source: ModelSource, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Raise where a weight holds NaN or infinity: a sum does, if and almost only if they do."""
+    for name, tensor in tensors:
+        if not tensor.is_floating_point() or tensor.sum().isfinite():
+            continue
+        if not tensor.isfinite().all():
+            raise ModelError("error.model_not_finite", model=source.name, tensor=name)
+
+
+def _tensors_on_disk(source: ModelSource) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the weights as they are stored: quantising would hide what is no number."""
+    try:
+        config = cached_file(source.location, "config.json", revision=source.revision)
+        for file in sorted(Path(str(config)).parent.glob("*.safetensors")):
+            with safe_open(file, framework="pt") as tensors:
+                yield from ((name, tensors.get_tensor(name)) for name in tensors.offset_keys())
+    except (OSError, SafetensorError) as cause:
+        raise _unavailable(source, cause) from cause
 
 
 def weights_on_disk(source: ModelSource) -> int | None:

@@ -1,4 +1,4 @@
-"""What a run costs in memory and time: arithmetic on shapes, checked by what runs report.
+"""What a run costs in time: operations by arithmetic on shapes, at rates that are measured.
 
 N parameters of the trunk's linears, D hidden width, I MLP width, Q and K widths of all query
 and of all key heads, V vocabulary, r rank of the adapter; a token counts a multiplication and
@@ -6,78 +6,64 @@ an addition as two operations (Kaplan et al. 2020, arXiv 2001.08361, table 1).
 """
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from weitiao.plan.cards import card_of
+from weitiao.plan.job import REPEATED, Job
 from weitiao.plan.machine import Machine
-from weitiao.plan.recipe import Checkpointing, Device, Method, Precision
+from weitiao.plan.memory import answering_weight_bytes, layer_token_bytes, trainable_params
+from weitiao.plan.recipe import Device, Optimizer, Precision
 from weitiao.plan.shape import ModelShape
 
-BYTES: dict[Precision, int] = {"bf16": 2, "fp32": 4}
-
-PROCESS_BYTES: dict[Device, int] = {"cpu": 450 << 20, "cuda": 600 << 20}
-"""What Python and torch hold before a model is loaded: in memory, or as the CUDA context."""
-
-ALLOCATOR_FACTOR: dict[Device, float] = {"cpu": 1.75, "cuda": 1.12}
-"""Bytes taken for each byte of activations: the allocators keep and split what is freed."""
-
-EFFICIENCY: dict[Device, float] = {"cpu": 0.8, "cuda": 0.45}
+EFFICIENCY: dict[Device, float] = {"cpu": 0.85, "cuda": 0.5}
 """The share of the measured matrix-product rate that a model's own products reach.
 
 On a GPU it stands for norms, activations and casts too; on a CPU these are counted apart.
 """
 
-CORE_ACTIVATION_BYTES = 0.2e9
+CORE_ACTIVATION_BYTES = 0.35e9
 """Kept activation bytes a second and core: each is written once and passed over many times."""
 
-LAYER_CALL_SECONDS: dict[Device, float] = {"cpu": 0.0012, "cuda": 0.002}
+LAYER_CALL_SECONDS: dict[Device, float] = {"cpu": 0.0012, "cuda": 0.0015}
 """Time of one layer's Python and kernel starts, forward and backward, whatever its size."""
 
-REPEATED: dict[Checkpointing, float] = {"off": 0.0, "selective": 0.5, "full": 1.0}
-"""The share of the layers whose forward pass checkpointing repeats."""
+WHOLE_AGAIN_SECONDS: dict[Device, float] = {"cpu": 1.5e-9, "cuda": 5e-12}
+"""Time to make one quantised weight whole, which is done in the forward and backward pass."""
 
-HEAD_CHUNK_LOGITS = 1 << 21
-"""Logits the loss holds at once, in chunks of at least 128 tokens (see models/head.py)."""
+UPDATE_BYTES: dict[Optimizer, int] = {
+    "adamw": 40,
+    "adamw_8bit": 40,
+    "paged_adamw": 40,
+    "paged_adamw_8bit": 40,
+    "adafactor": 120,
+}
+"""Bytes read and written for each trained parameter at a step, the gradient's norm included."""
 
 VALIDATION_SAMPLES = 256
 """Samples at most in one look at the validation loss: enough for two digits."""
 
-MEMORY_BANDWIDTH: dict[Device, float] = {"cpu": 15e9, "cuda": 800e9}
-"""Bytes a second at which weights are read, the limit of generation; ordinary machines."""
+OWN_FORWARD = 1.25
+"""DoRA's and dropout's time over plain LoRA's: the layers are PEFT's own (measured)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Operations a second of plain matrix products in each precision.
+    """Operations a second of plain matrix products in fp32 and in the fast 16-bit format.
 
     ``activation_bytes``: kept activations a second; None where the products' efficiency
-    stands for them.
+    stands for them. ``bandwidth``: bytes of weights read a second. ``token_seconds``: of
+    training on one token, all told, where a probe measured it.
     """
 
     fp32: float
-    bf16: float
+    half: float
+    bandwidth: float = 15e9
     activation_bytes: float | None = None
+    token_seconds: float | None = None
 
     def of(self, precision: Precision) -> float:
         """Return the rate in ``precision``."""
-        return self.bf16 if precision == "bf16" else self.fp32
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What decides a run's costs.
-
-    ``tokens`` and ``scored`` are those of the largest micro-batch that will be run.
-    """
-
-    device: Device
-    method: Method
-    precision: Precision
-    checkpointing: Checkpointing
-    rank: int
-    targets: str | Sequence[str]
-    tokens: int
-    scored: int
+        return self.fp32 if precision == "fp32" else self.half
 
 
 # --- operations -------------------------------------------------------------------------
@@ -96,7 +82,7 @@ def training_flops(
     total = float(passes) * shape.linear_params * tokens
     total += (6 if job.method == "full" else 4) * shape.head_params * float(scored)
     total += (3 + REPEATED[job.checkpointing]) * 2 * shape.query_size * squares * shape.layers
-    if job.method == "lora":
+    if job.adapted:
         total += 6.0 * shape.lora_params(job.rank, job.targets) * tokens
     return total
 
@@ -104,78 +90,6 @@ def training_flops(
 def forward_flops(shape: ModelShape, tokens: int, scored: int) -> float:
     """Return the operations of a forward pass, the head on ``scored`` tokens only."""
     return 2.0 * shape.linear_params * tokens + 2.0 * shape.head_params * scored
-
-
-# --- memory -----------------------------------------------------------------------------
-
-
-def trainable_params(shape: ModelShape, job: Job) -> int:
-    """Return how many parameters are trained."""
-    if job.method == "full":
-        return shape.total_params
-    return shape.lora_params(job.rank, job.targets)
-
-
-def weight_bytes(shape: ModelShape, job: Job) -> int:
-    """Return the bytes of weights, gradients and AdamW's two moments.
-
-    A frozen base is held in the precision of the run. What is trained is fp32: weight,
-    gradient and two moments, 16 bytes each, and a cast copy where the run is in bf16.
-    """
-    trained = trainable_params(shape, job) * (16 + (2 if job.precision == "bf16" else 0))
-    frozen = 0 if job.method == "full" else shape.total_params * BYTES[job.precision]
-    return frozen + trained
-
-
-def layer_token_bytes(shape: ModelShape, job: Job) -> int:
-    """Return the bytes that one decoder layer keeps of one token for the backward pass.
-
-    Norms keep their input in fp32 (2 D); attention keeps query, key, value and output; the
-    gated MLP keeps gate, its activation and up (3 I); a trained linear keeps its input. In
-    bf16 PEFT gives every adapter a copy of its input of its own (5 D + Q + I), in fp32
-    adapters of the same input share it (2 D + Q + I). Adapters add r for each.
-    """
-    hidden, inner = shape.hidden_size, shape.intermediate_size
-    query, kv = shape.query_size, shape.kv_size
-    own_copies = job.method == "lora" and job.precision == "bf16"
-    kept = 2 * query + 2 * kv + 3 * inner + (5 if own_copies else 2) * hidden + query + inner
-    if job.method == "lora":
-        kept += job.rank * len(shape.targeted(job.targets))
-    return 4 * 2 * hidden + BYTES[job.precision] * kept
-
-
-def activation_bytes(shape: ModelShape, job: Job) -> int:
-    """Return the bytes of the largest micro-batch's activations, head chunk included.
-
-    With checkpointing each layer keeps its input only, and one layer at a time is whole.
-    """
-    width = BYTES[job.precision]
-    layer = layer_token_bytes(shape, job)
-    if job.checkpointing != "off":
-        trunk = job.tokens * (layer + shape.layers * shape.hidden_size * width)
-    else:
-        trunk = job.tokens * shape.layers * layer
-    ends = job.tokens * shape.hidden_size * (4 + width)
-    chunk = min(job.scored, max(128, HEAD_CHUNK_LOGITS // shape.vocab_size))
-    head = chunk * shape.vocab_size * (8 + 2 * width) + 2 * job.scored * shape.hidden_size * width
-    if job.method == "full":
-        head += shape.head_params * 4
-    return trunk + ends + head
-
-
-def peak_memory(shape: ModelShape, job: Job) -> int:
-    """Return the bytes that training takes at its highest."""
-    activations = activation_bytes(shape, job) * ALLOCATOR_FACTOR[job.device]
-    return PROCESS_BYTES[job.device] + weight_bytes(shape, job) + round(activations)
-
-
-def generation_memory(shape: ModelShape, job: Job, rows: int, length: int) -> int:
-    """Return the bytes that answering ``rows`` rows of ``length`` tokens at once takes."""
-    width = BYTES[job.precision]
-    cache = 2 * rows * length * shape.kv_size * shape.layers * width
-    logits = rows * shape.vocab_size * 8
-    held = shape.total_params * width + round((cache + logits) * ALLOCATOR_FACTOR[job.device])
-    return PROCESS_BYTES[job.device] + held
 
 
 # --- time -------------------------------------------------------------------------------
@@ -190,14 +104,23 @@ def training_seconds(
     scored: int,
     squares: float,
     micro_batches: float,
+    steps: float = 0.0,
 ) -> float:
-    """Return the time of training on ``tokens`` tokens; see :func:`training_flops`."""
+    """Return the time of training on ``tokens`` tokens in so many calls and optimizer steps."""
+    if rates.token_seconds is not None:
+        return tokens * rates.token_seconds
     flops = training_flops(shape, job, tokens, scored, squares)
     seconds = compute_seconds(flops, micro_batches, shape, job, rates)
     if rates.activation_bytes is not None:
+        again = 1 + REPEATED[job.checkpointing] / 2
         kept = float(tokens) * shape.layers * layer_token_bytes(shape, job)
-        seconds += kept / rates.activation_bytes
-    return seconds
+        seconds += again * kept / rates.activation_bytes
+    if job.dora or job.dropout:
+        seconds *= OWN_FORWARD
+    if job.quantization != "none":
+        seconds += 2 * micro_batches * shape.linear_params * WHOLE_AGAIN_SECONDS[job.device]
+    update = trainable_params(shape, job) * UPDATE_BYTES[job.optimizer] / rates.bandwidth
+    return seconds + steps * update
 
 
 def compute_seconds(
@@ -208,6 +131,17 @@ def compute_seconds(
     busy = flops / (rates.of(job.precision) * EFFICIENCY[job.device])
     # A GPU computes while Python prepares the next kernels; a CPU does one after the other.
     return max(busy, overhead) if job.device == "cuda" else busy + overhead
+
+
+def look_seconds(
+    shape: ModelShape, job: Job, rates: Rates, *, tokens: int, scored: int, micro_batches: float
+) -> float:
+    """Return the time of one look at the validation loss."""
+    flops = forward_flops(shape, tokens, scored)
+    if rates.token_seconds is None:
+        return compute_seconds(flops, micro_batches, shape, job, rates)
+    share = flops / max(1.0, training_flops(shape, job, tokens, scored))
+    return tokens * rates.token_seconds * share
 
 
 def generation_seconds(
@@ -221,7 +155,7 @@ def generation_seconds(
     step_flops = forward_flops(shape, min(batch, rows), min(batch, rows))
     step = max(
         step_flops / (rates.of(job.precision) * EFFICIENCY[job.device]),
-        shape.total_params * BYTES[job.precision] / MEMORY_BANDWIDTH[job.device],
+        answering_weight_bytes(shape, job) / rates.bandwidth,
     )
     step += shape.layers * LAYER_CALL_SECONDS[job.device] / 2
     prefill = compute_seconds(
@@ -232,38 +166,26 @@ def generation_seconds(
 
 # --- rates ------------------------------------------------------------------------------
 
-_CORE_FP32 = 50e9
+CORE_FP32 = 50e9
 """One ordinary core with AVX2 or AVX-512, operations a second."""
 
-_GPU_BF16 = (
-    ("H200", 790e12),
-    ("H100", 790e12),
-    ("A100", 260e12),
-    ("L40", 170e12),
-    ("4090", 160e12),
-    ("4080", 95e12),
-    ("3090", 70e12),
-    ("4070", 58e12),
-    ("A10", 60e12),
-    ("3080", 58e12),
-    ("4060", 30e12),
-    ("3060", 25e12),
-)
-_GPU_UNKNOWN = 30e12
-_GPU_FP32_SHARE = 0.25
+REACHED = 0.8
+"""What large products reach of a card's published rate: 790 of an H100's 989 (measured)."""
+
+_GPU_UNKNOWN = Rates(fp32=8e12, half=25e12, bandwidth=250e9)
 
 
 def default_rates(machine: Machine, device: Device) -> Rates:
-    """Return rough rates for a device that was not measured."""
+    """Return the rates of a device that was not measured: a card's published ones, or rough."""
     if device == "cuda":
-        name = machine.gpus[0].name
-        bf16 = next((rate for part, rate in _GPU_BF16 if part in name), _GPU_UNKNOWN)
-        fp32 = bf16 * _GPU_FP32_SHARE
-        return Rates(fp32=fp32, bf16=bf16 if machine.gpus[0].bf16 else fp32 / 2)
-    fp32 = machine.cores * _CORE_FP32
+        card = card_of(machine.gpus[0].name)
+        if card is None:
+            return _GPU_UNKNOWN
+        return Rates(card.fp32 * REACHED, card.half * REACHED, card.bandwidth * REACHED)
+    fp32 = machine.cores * CORE_FP32
     return Rates(
         fp32=fp32,
-        bf16=fp32 * (2.0 if machine.cpu_bf16 == "fast" else 0.5),
+        half=fp32 * (2.0 if machine.cpu_bf16 == "fast" else 0.5),
         activation_bytes=machine.cores * CORE_ACTIVATION_BYTES,
     )
 
@@ -282,20 +204,24 @@ def measure_rates(machine: Machine, device: Device, width: int) -> Rates:
         left = torch.randn(rows, width, device=device).to(dtype)
         right = torch.randn(width, 4 * width, device=device).to(dtype)
         left @ right
+        # Whatever else runs now makes a burst slower, never faster.
+        return max(burst(left, right) for _ in range(5)) * 8.0 * rows * width * width
+
+    def burst(left: torch.Tensor, right: torch.Tensor) -> float:
+        """Return products a second."""
         done, seconds = 0, 0.0
         start = time.perf_counter()
-        while seconds < 0.08:
+        while seconds < 0.02:
             product = left @ right
             if device == "cuda":
                 product.sum().item()
             done += 1
             seconds = time.perf_counter() - start
-        return done * 8.0 * rows * width * width / seconds
+        return done / seconds
 
     fp32 = measured(torch.float32)
-    fast = machine.cpu_bf16 == "fast" if device == "cpu" else machine.gpus[0].bf16
-    return replace(
-        default_rates(machine, device),
-        fp32=fp32,
-        bf16=measured(torch.bfloat16) if fast else fp32 / 2,
-    )
+    rates = replace(default_rates(machine, device), fp32=fp32)
+    if device == "cuda":
+        return replace(rates, half=measured(getattr(torch, machine.gpus[0].half_name)))
+    fast = machine.cpu_bf16 == "fast"
+    return replace(rates, half=measured(torch.bfloat16) if fast else fp32 / 2)

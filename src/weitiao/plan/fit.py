@@ -1,18 +1,14 @@
-"""Making a job fit into memory: how many tokens at once, and what to change if it does not."""
+"""Making a job fit into memory: how many tokens at once, and with how much checkpointing."""
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial, reduce
-from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
 
-from weitiao.plan.cost import PROCESS_BYTES, Job, generation_memory, peak_memory
+from weitiao.plan.job import Job
 from weitiao.plan.machine import Machine
+from weitiao.plan.memory import generation_memory, peak_memory
 from weitiao.plan.recipe import Checkpointing, Device, Recipe
-from weitiao.plan.rules import Reason, because, millions
 from weitiao.plan.shape import ModelShape
 
 MOST_TOKENS: dict[Device, int] = {"cpu": 4096, "cuda": 16384}
@@ -24,16 +20,21 @@ ENOUGH_TOKENS: dict[Device, int] = {"cpu": 512, "cuda": 2048}
 USABLE: dict[Device, float] = {"cpu": 0.9, "cuda": 0.95}
 """The share of the free memory that a plan may fill."""
 
-_SHORTER_ROWS = (512, 256)
-_CHECKPOINTING: tuple[Checkpointing, ...] = ("off", "full")
+_CHECKPOINTING: tuple[Checkpointing, ...] = ("off", "selective", "full")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """The training samples: tokens and scored tokens of each."""
+    """The training samples: tokens and scored tokens of each.
+
+    ``computed``: the share of the tokens that is left to compute once beginnings are shared;
+    ``draws``: the optimizer steps, each with samples drawn at random.
+    """
 
     lengths: npt.NDArray[np.integer]
     scored: npt.NDArray[np.integer]
+    computed: float = 1.0
+    draws: int = 1
 
     @property
     def longest(self) -> int:
@@ -45,20 +46,42 @@ class Rows:
         """The tokens of all samples."""
         return int(self.lengths.sum())
 
-    def at_once(self, budget: int, batch_size: int) -> tuple[int, int]:
-        """Return (tokens, scored tokens) of the largest micro-batch under ``budget``.
+    @property
+    def squares(self) -> float:
+        """The sum of the squared lengths."""
+        return float(np.square(self.lengths.astype(np.float64)).sum())
 
-        It holds whole samples of one optimizer step; a longer sample goes alone.
+    def at_once(self, budget: int, rows: int) -> tuple[int, int, bool]:
+        """Return (tokens, scored tokens) of the largest micro-batch, and whether it has others.
+
+        It holds whole samples of a step of ``rows`` and at most ``budget`` computed tokens; a
+        longer sample goes alone.
         """
-        top = min(batch_size, len(self.lengths))
-        step = int(np.partition(self.lengths, -top)[-top:].sum())
+        step = round(self._largest_step(rows) * self.computed)
         tokens = max(self.longest, min(budget, step))
-        share = float(self.scored.sum()) / max(1, self.tokens)
-        return tokens, min(tokens, max(int(self.scored.max()), round(tokens * share)))
+        share = float(self.scored.sum()) / max(1.0, self.tokens * self.computed)
+        return tokens, max(int(self.scored.max()), round(tokens * share)), tokens < step
+
+    def _largest_step(self, rows: int) -> float:
+        """Return the tokens of the largest of ``draws`` steps of ``rows`` samples.
+
+        The expected maximum of normal sums (Cramér 1946, section 28.6), at most the longest
+        samples together.
+        """
+        top = min(rows, len(self.lengths))
+        most = float(np.partition(self.lengths, -top)[-top:].sum())
+        spread = float(self.lengths.std()) * np.sqrt(top * (1 - top / len(self.lengths)))
+        deviations = 0.0
+        if self.draws > 1:
+            root = np.sqrt(2 * np.log(self.draws))
+            deviations = root - (np.log(np.log(self.draws)) + np.log(4 * np.pi)) / (2 * root)
+        usual = top * float(self.lengths.mean()) + max(0.5, deviations) * spread
+        return float(min(most, usual))
 
     def cut_to(self, tokens: int) -> "Rows":
         """Return the rows as they would be with ``data.max_tokens`` at ``tokens``."""
-        return Rows(np.minimum(self.lengths, tokens), np.minimum(self.scored, tokens))
+        lengths = np.minimum(self.lengths, tokens)
+        return replace(self, lengths=lengths, scored=np.minimum(self.scored, tokens))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +104,10 @@ class Fit:
         return self.need <= self.limit
 
 
-def usable_bytes(machine: Machine, device: Device) -> int:
-    """Return the bytes of free memory that a plan may fill."""
-    return int(machine.free_on(device) * USABLE[device])
+def usable_bytes(machine: Machine, device: Device, processes: int = 1) -> int:
+    """Return the bytes of free memory that each process may fill; on a CPU they share it."""
+    sharing = processes if device == "cpu" else 1
+    return int(machine.free_on(device) * USABLE[device] / sharing)
 
 
 def fit(
@@ -91,14 +115,17 @@ def fit(
 ) -> Fit:
     """Return the job with the largest micro-batch that fits, checkpointing only where it must.
 
-    What the recipe fixes stays fixed. Where nothing fits, the smallest of all is returned.
+    ``batch_size``: the rows of a step in each process. What the recipe fixes stays fixed.
+    Where nothing fits, the smallest of all is returned.
     """
     asked = recipe.train.gradient_checkpointing
     tried: list[Fit] = []
     for checkpointing in _CHECKPOINTING if asked is None else (asked,):
         for budget in _budgets(job.device, rows.longest, recipe.train.micro_batch_tokens):
-            tokens, scored = rows.at_once(budget, batch_size)
-            with_budget = replace(job, checkpointing=checkpointing, tokens=tokens, scored=scored)
+            tokens, scored, several = rows.at_once(budget, batch_size)
+            with_budget = replace(
+                job, checkpointing=checkpointing, tokens=tokens, scored=scored, accumulates=several
+            )
             need = peak_memory(shape, with_budget)
             tried.append(Fit(with_budget, budget, need, limit))
     fitting = [one for one in tried if one.fits]
@@ -127,103 +154,6 @@ def _budgets(device: Device, longest: int, asked: int | None) -> list[int]:
     most = MOST_TOKENS[device]
     halves = [most >> k for k in range(7) if most >> k >= max(longest, 64)]
     return [*halves, longest] if longest not in halves else halves
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Ask:
-    """Something that could be asked instead, and the settings to type for it."""
-
-    job: Job
-    rows: Rows
-    recipe: Recipe
-    settings: tuple[str, ...] = ()
-
-
-def remedies(
-    shape: ModelShape, unfit: Fit, rows: Rows, machine: Machine, recipe: Recipe, batch_size: int
-) -> list[Reason]:
-    """Return what would make an unfit job fit: the fewest settings that suffice.
-
-    Where no settings suffice: the memory and the model that would.
-    """
-    asked = _Ask(unfit.job, rows, recipe)
-    smallest, with_settings = unfit, asked
-    levers = _levers(asked)
-    for count in range(1, len(levers) + 1):
-        for chosen in combinations(levers, count):
-            ask = reduce(lambda before, lever: lever(before), chosen, asked)
-            one = fit(shape, ask.job, ask.rows, unfit.limit, ask.recipe, batch_size)
-            if one.fits:
-                shown = " ".join(ask.settings)
-                need = gigabytes(one.free_needed)
-                return [because("plan.remedy.settings", settings=shown, need=need)]
-            if one.need < smallest.need:
-                smallest, with_settings = one, ask
-    return _other_means(shape, unfit, smallest, (asked, with_settings), machine, batch_size)
-
-
-def _other_means(
-    shape: ModelShape,
-    unfit: Fit,
-    smallest: Fit,
-    asks: tuple[_Ask, _Ask],
-    machine: Machine,
-    batch_size: int,
-) -> list[Reason]:
-    found: list[Reason] = []
-    device, ask = smallest.job.device, asks[-1]
-    for on_cpu in asks if device == "cuda" else ():
-        job = replace(on_cpu.job, device="cpu")
-        limit = usable_bytes(machine, "cpu")
-        one = fit(shape, job, on_cpu.rows, limit, on_cpu.recipe, batch_size)
-        if one.fits:
-            shown = " ".join((*on_cpu.settings, "train.device=cpu"))
-            need = gigabytes(one.free_needed)
-            found.append(because("plan.remedy.settings", settings=shown, need=need))
-            break
-    # Settings that save next to nothing are not worth a sentence.
-    if ask.settings and smallest.need < 0.9 * unfit.need:
-        shown = " ".join(ask.settings)
-        need = gigabytes(smallest.free_needed)
-        found.append(because("plan.remedy.machine_and_settings", settings=shown, need=need))
-    else:
-        found.append(because("plan.remedy.machine", need=gigabytes(unfit.free_needed)))
-    room = (smallest.limit - PROCESS_BYTES[device]) / (smallest.need - PROCESS_BYTES[device])
-    if room > 0:
-        params = millions(int(shape.total_params * room))
-        found.append(because("plan.remedy.model", params=params))
-    return found
-
-
-def _levers(ask: _Ask) -> list[Callable[[_Ask], _Ask]]:
-    """Return the changes that could save memory, the least painful first."""
-    train = ask.recipe.train
-    useful = (
-        (train.gradient_checkpointing == "off", ("gradient_checkpointing", "full")),
-        (train.micro_batch_tokens is not None, ("micro_batch_tokens", None)),
-        (ask.job.method == "full", ("method", "lora")),
-        (ask.job.precision == "fp32", ("precision", "bf16")),
-    )
-    levers: list[Callable[[_Ask], _Ask]] = [
-        partial(_with_train, *change) for helps, change in useful if helps
-    ]
-    levers.extend(partial(_with_shorter, n) for n in _SHORTER_ROWS if n < ask.rows.longest)
-    return levers
-
-
-def _with_train(option: str, value: object, ask: _Ask) -> _Ask:
-    train = ask.recipe.train.model_copy(update={option: value})
-    job = ask.job
-    if option in ("method", "precision"):
-        job = replace(job, **{option: value})  # type: ignore[arg-type]
-    setting = f"train.{option}={json.dumps(value)}".replace('"', "")
-    recipe = ask.recipe.model_copy(update={"train": train})
-    return _Ask(job, ask.rows, recipe, (*ask.settings, setting))
-
-
-def _with_shorter(tokens: int, ask: _Ask) -> _Ask:
-    settings = (*ask.settings, f"data.max_tokens={tokens}")
-    return replace(ask, rows=ask.rows.cut_to(tokens), settings=settings)
 
 
 def gigabytes(size: int) -> str:

@@ -23,13 +23,21 @@ class Gpu:
     free_bytes: int
     bf16: bool
 
+    @property
+    def half_name(self) -> Literal["bfloat16", "float16"]:
+        """The 16-bit format that its tensor cores multiply, as torch calls it."""
+        return "bfloat16" if self.bf16 else "float16"
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
     """Cores and bytes that this process may use; limits of containers are taken into account.
 
     ``cpu_bf16``: the processor multiplies bf16 itself (fast), by way of fp32 (emulated),
-    or it is not known (none).
+    or it is not known (none). ``process_bytes``: what this process holds already, torch and
+    tokenizer included, or 0 where it was not looked at. ``bitsandbytes``: the library
+    for weights and optimizer states of few bits is installed. ``elsewhere``: it is not this
+    machine.
     """
 
     cores: int
@@ -41,10 +49,15 @@ class Machine:
     os: str
     python: str
     torch: str | None
+    process_bytes: int = 0
+    bitsandbytes: bool = True
+    elsewhere: bool = False
 
     def free_on(self, device: Device) -> int:
-        """Return the bytes that are free for training on ``device``."""
-        return self.gpus[0].free_bytes if device == "cuda" else self.available_bytes
+        """Return the bytes that a training on ``device`` may take: what is free, what it holds."""
+        if device == "cuda":
+            return self.gpus[0].free_bytes
+        return self.available_bytes + self.process_bytes
 
 
 def probe(path: Path = Path(), torch_allowed: bool = True) -> Machine:
@@ -69,7 +82,17 @@ def probe(path: Path = Path(), torch_allowed: bool = True) -> Machine:
         os=platform.platform(terse=True),
         python=platform.python_version(),
         torch=_version("torch"),
+        process_bytes=_held() if torch_allowed else 0,
+        bitsandbytes=_version("bitsandbytes") is not None,
     )
+
+
+def _held() -> int:
+    """Return the bytes that this process holds, with all that a training imports."""
+    import peft  # noqa: F401
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
 
 
 def usable_cores(root: Path = Path("/")) -> int:

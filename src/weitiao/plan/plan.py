@@ -1,5 +1,6 @@
 """The plan: what will be done on this machine, predicted, with the reason for each setting."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -8,10 +9,11 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from weitiao.errors import PlanError, RunError
-from weitiao.plan import cost
+from weitiao.plan import cost, rules
 from weitiao.plan.cost import Rates
-from weitiao.plan.fit import Rows, gigabytes, remedies
+from weitiao.plan.fit import Rows, gigabytes
 from weitiao.plan.machine import Machine
+from weitiao.plan.memory import disk_bytes, peak_memory
 from weitiao.plan.recipe import (
     Checkpointing,
     Device,
@@ -25,6 +27,7 @@ from weitiao.plan.recipe import (
     Strategy,
     Tracker,
 )
+from weitiao.plan.remedies import Unfit, remedies
 from weitiao.plan.rules import Reason, because
 from weitiao.plan.settle import Settled
 from weitiao.plan.shape import ModelShape
@@ -63,6 +66,7 @@ class Plan(BaseModel):
     micro_batch_tokens: int
     gradient_checkpointing: Checkpointing
     share_prefixes: bool
+    cuda_graphs: bool
     optimizer: Optimizer
     learning_rate: float
     schedule: Schedule
@@ -88,7 +92,9 @@ class Plan(BaseModel):
     lora_init: Literal["default", "pissa"]
     quantization: Quantization
     prefix_tokens: int
+    processes: int = 1
     strategy: Strategy
+    zero_stage: Literal[2, 3] = 2
     trackers: tuple[Tracker, ...]
     max_tokens: int
     max_new_tokens: int
@@ -109,6 +115,8 @@ class Plan(BaseModel):
             "lora_": not adapted,
             "prefix_": self.method != "prefix",
             "quantization": self.method != "qlora",
+            "strategy": self.processes == 1,
+            "zero_": self.processes == 1 or self.strategy != "deepspeed",
         }
         return [
             name
@@ -152,12 +160,17 @@ def make_plan(
     scored: npt.NDArray[np.integer],
     machine: Machine,
     rates: Rates | None = None,
+    *,
+    executed_tokens: int | None = None,
+    kept_share: float = 1.0,
 ) -> Plan:
     """Return what will be done; pure arithmetic, so the same inputs give the same plan.
 
     ``lengths`` and ``scored``: tokens and scored tokens of each training sample. ``rates``
     are those of the device that will be used (:func:`~weitiao.plan.settle.choose_device`),
-    where measured.
+    where measured. ``executed_tokens``: of an epoch, where beginnings are shared; used where
+    the plan shares them. ``kept_share``: what a layer keeps for the backward pass, over what
+    the shape says.
 
     Raises:
         PlanError: there are no training rows, or a GPU is asked for and none is there.
@@ -165,7 +178,7 @@ def make_plan(
     if len(lengths) == 0:
         raise PlanError("error.no_training_rows")
     rows = Rows(np.asarray(lengths), np.asarray(scored))
-    settled = Settled(recipe, shape, rows, machine, rates)
+    settled = Settled(recipe, shape, rows, machine, rates, executed_tokens, kept_share)
     problems, helps = _problems(settled)
     predicted = _predict(settled)
     return Plan(
@@ -190,16 +203,9 @@ def _predict(settled: Settled) -> Predicted:
     """Return the run's memory and time; validation and test rows by the shares of the split."""
     recipe, shape, rows, job = settled.recipe, settled.shape, settled.rows, settled.fit.job
     values, rates = settled.values, settled.rates
-    train_share, val_share, test_share = recipe.data.split
-    val = val_share / train_share if train_share else 0.0
-    val = min(val, cost.VALIDATION_SAMPLES / len(rows.lengths))
+    train_share, _, test_share = recipe.data.split
     epochs = values["steps"] / values["steps_per_epoch"]
-    training = settled.epoch_seconds * epochs
-    look_flops = cost.forward_flops(
-        shape, round(rows.tokens * val), round(float(rows.scored.sum()) * val)
-    )
-    micro_batches = rows.tokens * val / values["micro_batch_tokens"]
-    look = cost.compute_seconds(look_flops, micro_batches, shape, job, rates)
+    looks = values["steps"] / values["eval_every"]
     answered = len(rows.lengths) * test_share / train_share if train_share else 0.0
     answered = min(recipe.evaluate.rows, max(1, round(answered)))
     # The base seldom stops before the limit; the tuned model answers as long as the data do.
@@ -213,11 +219,9 @@ def _predict(settled: Settled) -> Predicted:
         prompt=2 * float((rows.lengths - rows.scored).mean()),
         new=new_tokens,
     )
-    length = rows.longest + values["max_new_tokens"]
-    answering_bytes = cost.generation_memory(shape, job, values["eval_batch_size"], length)
     return Predicted(
-        peak_memory_bytes=max(settled.fit.need, answering_bytes),
-        train_seconds=round(training + look * values["steps"] / values["eval_every"], 1),
+        peak_memory_bytes=settled.fit.need,
+        train_seconds=round(settled.epoch_seconds * epochs + settled.look_seconds() * looks, 1),
         eval_seconds=round(answering, 1),
         tokens_per_second=round(rows.tokens / settled.epoch_seconds, 1),
     )
@@ -236,24 +240,10 @@ def _warnings(settled: Settled, predicted: Predicted) -> list[Reason]:
     return [because("plan.warning.slow", hours=round(hours), steps=max(1, in_an_hour))]
 
 
-CHECKPOINTS_KEPT = 3
-"""Checkpoints that may be on the disk at the same time: two kept, one being written."""
-
-
 def _problems(settled: Settled) -> tuple[list[Reason], list[Reason]]:
     """Return what keeps the plan from being carried out, and what would help."""
     shape, found, machine = settled.shape, settled.fit, settled.machine
-    problems: list[Reason] = []
-    helps: list[Reason] = []
-    if not found.fits:
-        free = machine.free_on(found.job.device)
-        need = found.free_needed
-        key = "plan.problem.memory_gpu" if found.job.device == "cuda" else "plan.problem.memory"
-        problems.append(
-            because(key, need=gigabytes(need), free=gigabytes(free), missing=gigabytes(need - free))
-        )
-        batch = settled.values["batch_size"]
-        helps += remedies(shape, found, settled.rows, machine, settled.recipe, batch)
+    problems, helps = _memory_problems(settled)
     if settled.rows.longest > shape.max_positions:
         problems.append(
             because(
@@ -261,10 +251,43 @@ def _problems(settled: Settled) -> tuple[list[Reason], list[Reason]]:
             )
         )
         helps.append(because("plan.remedy.positions", most=shape.max_positions))
-    # An adapter's or model's fp32 weights and AdamW's two moments, and what is kept at the end.
-    disk = (12 * CHECKPOINTS_KEPT + 4) * cost.trainable_params(shape, found.job)
-    if disk > machine.disk_free_bytes:
+    if not rules.computes(settled.values["precision"], settled.device, machine):
+        precision = settled.values["precision"]
+        gpu = machine.gpus[0].name if settled.device == "cuda" else ""
+        key = "plan.problem.precision_gpu" if gpu else "plan.problem.precision_cpu"
+        problems.append(because(key, precision=precision, gpu=gpu))
+        helps.append(because("plan.remedy.precision"))
+    few_bits = settled.values["method"] == "qlora" or "8bit" in settled.values["optimizer"]
+    few_bits = few_bits or settled.values["optimizer"].startswith("paged")
+    if few_bits and not machine.bitsandbytes:
+        problems.append(because("plan.problem.bitsandbytes"))
+        helps.append(because("plan.remedy.bitsandbytes"))
+    disk = disk_bytes(shape, found.job, settled.values["keep_checkpoints"])
+    if disk > machine.disk_free_bytes and not machine.elsewhere:
         room = gigabytes(machine.disk_free_bytes)
         problems.append(because("plan.problem.disk", need=gigabytes(disk), free=room))
         helps.append(because("plan.remedy.disk"))
     return problems, helps
+
+
+def _memory_problems(settled: Settled) -> tuple[list[Reason], list[Reason]]:
+    found, machine, rows = settled.fit, settled.machine, settled.rows
+    if found.fits:
+        return [], []
+    free = machine.free_on(found.job.device) // (
+        settled.values["processes"] if settled.device == "cpu" else 1
+    )
+    need = found.free_needed
+    key = "plan.problem.memory_gpu" if found.job.device == "cuda" else "plan.problem.memory"
+    missing = gigabytes(need - free)
+    problems = [because(key, need=gigabytes(need), free=gigabytes(free), missing=missing)]
+    usual = int(np.median(rows.lengths))
+    alone = replace(found.job, tokens=usual, scored=min(found.job.scored, usual))
+    if rows.longest > 2 * usual and peak_memory(settled.shape, alone) <= found.limit:
+        over = int((rows.lengths > usual).sum())
+        problems.append(
+            because("plan.problem.longest", longest=rows.longest, usual=usual, rows=over)
+        )
+    batch = -(-settled.values["batch_size"] // settled.values["processes"])
+    unfit = Unfit(settled.shape, found, rows, machine, settled.recipe, batch)
+    return problems, remedies(unfit)

@@ -86,6 +86,13 @@ class PrefixOptions(Options):
     """Virtual tokens whose keys and values are learnt, before every row."""
 
 
+class DeepspeedOptions(Options):
+    """ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054), with strategy=deepspeed."""
+
+    stage: Literal[2, 3] = 2
+    """2 spreads gradients and the optimizer's state over the processes, 3 the weights, too."""
+
+
 class TrainOptions(Options):
     """How the model is trained; what is not given is derived from the data and the machine."""
 
@@ -155,6 +162,9 @@ class TrainOptions(Options):
     keep_checkpoints: int = Field(default=2, ge=1, le=1000)
     """Checkpoints kept on the disk, the newest; the best weights are kept apart."""
 
+    cuda_graphs: bool = False
+    """Record a GPU's work on short steps and play it again; new, and not yet run on many cards."""
+
     max_steps: int | None = Field(default=None, ge=1)
     """Stop after this many optimizer steps, whatever the epochs."""
 
@@ -163,6 +173,9 @@ class TrainOptions(Options):
 
     device: Literal["auto"] | Device = "auto"
     """Where to train: cpu or cuda."""
+
+    processes: int | None = Field(default=None, ge=1, le=65536)
+    """Processes that share the work; where not given, one for each GPU of the same kind."""
 
     strategy: Strategy = "auto"
     """How several processes share the work: ddp, fsdp or deepspeed; auto takes what fits."""
@@ -178,6 +191,9 @@ class TrainOptions(Options):
 
     prefix: PrefixOptions = PrefixOptions()
     """Prefix-tuning's own options."""
+
+    deepspeed: DeepspeedOptions = DeepspeedOptions()
+    """DeepSpeed's own options."""
 
     @field_validator("gradient_checkpointing", mode="before")
     @classmethod

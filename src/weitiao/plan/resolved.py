@@ -22,6 +22,8 @@ _DERIVED: dict[tuple[str, ...], str] = {
     ("train", "save_every"): "save_every",
     ("train", "early_stopping_patience"): "early_stopping_patience",
     ("train", "device"): "device",
+    ("train", "processes"): "processes",
+    ("train", "strategy"): "strategy",
     ("train", "lora", "rank"): "lora_rank",
     ("train", "lora", "alpha"): "lora_alpha",
     ("evaluate", "max_new_tokens"): "max_new_tokens",
@@ -38,6 +40,18 @@ def resolve(recipe: Recipe, plan: Plan) -> Recipe:
         for part in path[:-1]:
             group = group[part]
         group[path[-1]] = getattr(plan, name)
+    return Recipe.model_validate_json(json.dumps(data))
+
+
+def as_asked(recipe: Recipe, plan: Plan) -> Recipe:
+    """Return what :func:`resolve` was given: without the values that ``plan`` filled in."""
+    data = recipe.model_dump(mode="json", exclude_defaults=True)
+    for path, name in _DERIVED.items():
+        group = data
+        for part in path[:-1]:
+            group = group.get(part, {})
+        if plan.reasons[name].key != "plan.reason.asked":
+            group.pop(path[-1], None)
     return Recipe.model_validate_json(json.dumps(data))
 
 

@@ -6,6 +6,11 @@ from typing import Any
 
 from weitiao.errors import ModelError
 
+KNOWN_ARCHITECTURES = tuple(
+    f"{family}ForCausalLM" for family in ("Qwen2", "Qwen3", "Llama", "Mistral")
+)
+"""The architectures whose layers the engine computes in its own lean way."""
+
 
 @dataclass(frozen=True, slots=True)
 class Linear:
@@ -77,6 +82,11 @@ class ModelShape:
         )
 
     @property
+    def known(self) -> bool:
+        """Whether what a layer keeps for its backward pass follows from these sizes."""
+        return self.architecture in KNOWN_ARCHITECTURES
+
+    @property
     def query_size(self) -> int:
         """The width of all query heads together."""
         return self.heads * self.head_dim
@@ -138,3 +148,30 @@ class ModelShape:
         if isinstance(targets, str):
             return self.linears
         return tuple(linear for linear in self.linears if linear.name in targets)
+
+
+def _qwen2(
+    hidden: int, layers: int, heads: int, kv_heads: int, inner: int, tied: bool, vocabulary: int
+) -> ModelShape:
+    return ModelShape(
+        architecture="Qwen2ForCausalLM",
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        layers=layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=hidden // heads,
+        intermediate_size=inner,
+        tied=tied,
+        max_positions=32768,
+        attention_bias=True,
+    )
+
+
+KNOWN_SHAPES: dict[str, ModelShape] = {
+    "Qwen/Qwen2.5-0.5B-Instruct": _qwen2(896, 24, 14, 2, 4864, True, 151936),
+    "Qwen/Qwen2.5-1.5B-Instruct": _qwen2(1536, 28, 12, 2, 8960, True, 151936),
+    "Qwen/Qwen2.5-3B-Instruct": _qwen2(2048, 36, 16, 2, 11008, True, 151936),
+    "Qwen/Qwen2.5-7B-Instruct": _qwen2(3584, 28, 28, 4, 18944, False, 152064),
+}
+"""Models to turn to where another is too large, smallest first (their published config.json)."""

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from weitiao.records.opaque import Questions
+from weitiao.records.options import Reasoning
 from weitiao.records.record import Message, Reason, Record, Role
 from weitiao.records.skeleton import Skeleton, derive
 from weitiao.records.tokenizing import Encoder, Sample, TokenSearch
-from weitiao.records.turns import Turn, scored_turns
+from weitiao.records.turns import Turn, left_open, scored_turns, without_reasoning
 
 Outcome = list[Sample] | Reason
 Plainly = Callable[[Record, int], Outcome]
@@ -43,7 +44,7 @@ class _Kind:
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """Rows of one kind, with the numbers [N, K] of their texts."""
+    """Rows of one kind, with the numbers of their texts (:meth:`Skeleton.number`)."""
 
     kind: _Kind
     skeleton: Skeleton
@@ -77,6 +78,7 @@ class Batches:
         max_tokens: int,
         too_long: Literal["shorten", "reject"],
         score_turns: Literal["all", "last"],
+        reasoning: Reasoning,
     ) -> list[Outcome]:
         """Return what ``plainly`` returns for each record, which has the same options."""
         outcomes: list[Outcome] = []
@@ -84,7 +86,7 @@ class Batches:
             chunk = records[start : start + _CHUNK]
             made: list[Outcome | None] = [None] * len(chunk)
             self._passages(chunk, made, first_row + start, max_tokens)
-            drafts, texts = self._drafts(chunk, score_turns)
+            drafts, texts = self._drafts(chunk, score_turns, reasoning)
             ids, starts, lengths = self._encoder.segments(texts)
             for draft in drafts:
                 built = draft.skeleton.assemble(ids, starts[draft.numbers], lengths[draft.numbers])
@@ -111,26 +113,29 @@ class Batches:
             made[row] = windows(ids, self._encoder.end, first_row + row, max_tokens)
 
     def _drafts(
-        self, records: Sequence[Record], score_turns: Literal["all", "last"]
+        self,
+        records: Sequence[Record],
+        score_turns: Literal["all", "last"],
+        reasoning: Reasoning,
     ) -> tuple[list[_Draft], list[str]]:
         """Return the rows that have a skeleton, and the texts to encode for them."""
         rows_of: dict[tuple[str, ...], list[int]] = {}
         for row, record in enumerate(records):
-            roles = _roles(record)
+            roles = _roles(record, reasoning)
             if roles:
-                rows_of.setdefault((*roles, score_turns), []).append(row)
+                rows_of.setdefault((*roles, score_turns, reasoning), []).append(row)
         drafts: list[_Draft] = []
         numbers: dict[str, int] = {}
         for key, rows in rows_of.items():
             kind = self._kind(key, len(rows), records[rows[0]], score_turns)
             if kind is None or kind.skeleton is None:
                 continue
-            contents = [[m.content for m in records[row].messages] for row in rows]
+            contents = [_contents(records[row], reasoning) for row in rows]
             fit = self._fit(kind.skeleton, contents)
             rows = list(compress(rows, fit))
             if rows:
                 columns = list(zip(*compress(contents, fit), strict=True))
-                numbered = kind.skeleton.number(columns, numbers)
+                numbered = kind.skeleton.number(columns, numbers, reasoning == "context")
                 drafts.append(_Draft(kind, kind.skeleton, rows, numbered))
         return drafts, list(numbers)
 
@@ -205,14 +210,23 @@ def windows(ids: list[int], end: int | None, row: int, max_tokens: int) -> list[
     return [Sample(part, np.arange(len(part)) > 0, row) for part in parts]
 
 
-def _roles(record: Record) -> list[str] | None:
-    """Return the roles of the turns, marked where they are not learnt; None if tools are used."""
+def _roles(record: Record, reasoning: Reasoning) -> list[str] | None:
+    """Return the roles of the turns, marked where they are not learnt.
+
+    None: the record uses tools, or holds reasoning that never ends and is not to be learnt.
+    """
     roles: list[str] = []
     for message in record.messages:
-        if message.tool_calls:
+        if message.tool_calls or (reasoning != "learn" and left_open(message.content)):
             return None
         roles.append(message.role if message.loss else f"{message.role} unscored")
     return None if record.tools else roles
+
+
+def _contents(record: Record, reasoning: Reasoning) -> list[str]:
+    """Return what is said in each turn, as it is rendered."""
+    messages = record.messages
+    return [m.content for m in (without_reasoning(messages) if reasoning == "drop" else messages)]
 
 
 def _samples(

@@ -39,7 +39,7 @@ def describe(
     used = settled.used
     tokens = np.frombuffer(gathered.tokens, dtype=np.int64)[used]
     findings = gathered.findings
-    told = _told(findings)
+    told = _told(findings, options)
     kept = np.bincount(np.frombuffer(gathered.file, dtype=np.int32)[used], minlength=len(files))
     report = DataReport(
         files=tuple(
@@ -60,7 +60,7 @@ def describe(
         histogram=_histogram(tokens),
         rejections={name: tuple(shown) for name, shown in gathered.rejections.items()},
         steps=_steps(findings),
-        flags=_flags(findings),
+        flags=_flags(findings, options),
         similar=settled.similar,
         languages=dict(findings.languages.most_common()),
         categories={
@@ -79,14 +79,26 @@ def describe(
     return report
 
 
-def _told(findings: Findings) -> list[Note]:
+def _told(findings: Findings, options: DataOptions) -> list[Note]:
     kinds, notes = findings.kinds, []
     if kinds["unanswered"]:
         notes.append(Note(name="unanswered", values={"count": kinds["unanswered"]}))
-    if kinds["reasoning"] and kinds["conversation"]:
+    if _reasoning_in_some(findings, options):
         values = {"with_reasoning": kinds["reasoning"], "without": kinds["conversation"]}
         notes.append(Note(name="reasoning_in_some", values=values))
+    elif kinds["reasoning"] and options.reasoning != "learn":
+        name = "reasoning_context" if options.reasoning == "context" else "reasoning_dropped"
+        notes.append(Note(name=name, values={"count": kinds["reasoning"]}))
     return notes
+
+
+def _reasoning_in_some(findings: Findings, options: DataOptions) -> bool:
+    """Tell whether the model would learn to think now and then; reasoning in all rows is no sign.
+
+    What is not learnt of the reasoning cannot mislead.
+    """
+    kinds = findings.kinds
+    return options.reasoning == "learn" and bool(kinds["reasoning"] and kinds["conversation"])
 
 
 def _histogram(tokens: np.ndarray[tuple[int], np.dtype[np.int64]]) -> tuple[tuple[int, int], ...]:
@@ -118,7 +130,7 @@ def _steps(findings: Findings) -> tuple[StepReport, ...]:
     )
 
 
-def _flags(findings: Findings) -> tuple[FlagReport, ...]:
+def _flags(findings: Findings, options: DataOptions) -> tuple[FlagReport, ...]:
     return tuple(
         FlagReport(
             name=name,
@@ -126,8 +138,7 @@ def _flags(findings: Findings) -> tuple[FlagReport, ...]:
             examples=tuple(_place(*example) for example in findings.examples[f"flag.{name}"]),
         )
         for name, rows in findings.flags.most_common()
-        # Reasoning in all rows is no sign of anything.
-        if name != "reasoning_in_some" or findings.kinds["conversation"]
+        if name != "reasoning_in_some" or _reasoning_in_some(findings, options)
     )
 
 

@@ -11,6 +11,9 @@ TARGETS = ("prompt", "response", "system", "context")
 
 PrivateKind = Literal["id_number", "phone", "bank_card", "email", "address"]
 
+Reasoning = Literal["learn", "context", "drop"]
+"""What becomes of the reasoning (``<think>…</think>``) before an answer."""
+
 FlagName = Literal[
     "language_mix",
     "repeats_prompt",
@@ -187,6 +190,9 @@ class DataOptions(Options):
 
     score_turns: Literal["all", "last"] = "all"
     """Which of the assistant's turns are learnt: all of them, or only the last."""
+
+    reasoning: Reasoning = "learn"
+    """Reasoning (<think>) is learnt with its answer, only read as context, or dropped from rows."""
 
     passage_chars: int = Field(default=1200, ge=50)
     """The longest passage, in characters, into which a document is split."""

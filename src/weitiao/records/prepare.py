@@ -113,6 +113,7 @@ def load_samples(records: Sequence[Record], chat: ChatFormat, options: DataOptio
             max_tokens=options.max_tokens,
             too_long=options.too_long,
             score_turns=options.score_turns,
+            reasoning=options.reasoning,
         )
         for record, outcome in zip(block, outcomes, strict=True):
             if isinstance(outcome, Reason):

@@ -19,10 +19,12 @@ from typing import Any, Literal
 
 import jinja2
 import numpy as np
+import numpy.typing as npt
 
 from weitiao.errors import ModelError
 from weitiao.records.batching import Batches, windows
 from weitiao.records.opaque import questions_of
+from weitiao.records.options import Reasoning
 from weitiao.records.record import Message, Reason, Record
 from weitiao.records.shortening import shorten
 from weitiao.records.tokenizing import (
@@ -30,10 +32,19 @@ from weitiao.records.tokenizing import (
     Sample,
     Tokenizer,
     TokenSearch,
+    common_start,
     markers_of_template,
     special_tokens,
 )
-from weitiao.records.turns import RefusedError, Turn, scored_turns, words_between
+from weitiao.records.turns import (
+    RefusedError,
+    Turn,
+    answer_starts,
+    left_open,
+    scored_turns,
+    without_reasoning,
+    words_between,
+)
 
 __all__ = ["ChatFormat", "Sample", "Tokenizer"]
 
@@ -86,6 +97,7 @@ class ChatFormat:
         max_tokens: int = 1024,
         too_long: Literal["shorten", "reject"] = "shorten",
         score_turns: Literal["all", "last"] = "all",
+        reasoning: Reasoning = "learn",
     ) -> list[Sample] | Reason:
         """Return the record's samples of at most ``max_tokens`` tokens each, or why not.
 
@@ -94,20 +106,33 @@ class ChatFormat:
         otherwise (DeepSeek-R1 leaves out earlier reasoning), each answer is a sample of its
         own, after the very prompt the model will get. Turns with ``loss`` false are context.
 
+        ``reasoning``: "context" gives the same ids as "learn", and of an answer scores what
+        follows its last ``</think>`` and the blanks after it (a token that holds both is
+        scored), also where the template wrote the tags. "drop" renders the answers as if
+        the assistant had never reasoned. With both, reasoning that never ends is a reason.
+
         A passage (``record.text``) gives windows of nearly equal length with every token in
         exactly one; all are scored but each window's first, which nothing precedes.
         """
         if record.text is not None:
             ids = self._encoder.one(record.text)
             return windows(ids, self.tokenizer.eos_token_id, row, max_tokens)
-        scored = scored_turns(record.messages, score_turns)
+        messages = record.messages
+        if reasoning == "drop":
+            messages = without_reasoning(messages)
+        scored = scored_turns(messages, score_turns)
         if not scored:
             return Reason("no_scored_token")
+        if reasoning != "learn":
+            for i in scored:
+                if left_open(messages[i].content):
+                    return Reason("reasoning_unclosed", {"turn": i + 1})
         if _uses_tools(record) and "tool" not in str(self.tokenizer.chat_template):
             return Reason("template_without_tools")
         try:
-            parts = self._parts(record.messages, record.tools, scored)
-            return [self._sample(part, row, max_tokens, too_long == "shorten") for part in parts]
+            parts = self._parts(messages, record.tools, scored)
+            shortens, apart = too_long == "shorten", reasoning == "context"
+            return [self._sample(part, row, max_tokens, shortens, apart) for part in parts]
         except RefusedError as refused:
             return refused.reason
 
@@ -119,6 +144,7 @@ class ChatFormat:
         max_tokens: int = 1024,
         too_long: Literal["shorten", "reject"] = "shorten",
         score_turns: Literal["all", "last"] = "all",
+        reasoning: Reasoning = "learn",
     ) -> list[list[Sample] | Reason]:
         """Return what :meth:`samples` returns for each record, and several times as fast.
 
@@ -126,9 +152,15 @@ class ChatFormat:
         as long as one is kept, so are thousands of its neighbours.
         """
         plainly = partial(
-            self.samples, max_tokens=max_tokens, too_long=too_long, score_turns=score_turns
+            self.samples,
+            max_tokens=max_tokens,
+            too_long=too_long,
+            score_turns=score_turns,
+            reasoning=reasoning,
         )
-        return self._batches.samples(records, first_row, plainly, max_tokens, too_long, score_turns)
+        return self._batches.samples(
+            records, first_row, plainly, max_tokens, too_long, score_turns, reasoning
+        )
 
     def prompt_ids(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
@@ -199,8 +231,11 @@ class ChatFormat:
             for i, turn in zip(scored, turns, strict=True)
         ]
 
-    def _sample(self, part: _Part, row: int, max_tokens: int, may_shorten: bool) -> Sample:
-        pieces = self._pieces(part.turns)
+    def _sample(
+        self, part: _Part, row: int, max_tokens: int, may_shorten: bool, apart: bool
+    ) -> Sample:
+        """Return a part's sample; ``apart``: the reasoning in it is not scored."""
+        pieces = self._pieces(part.turns, apart)
         length = sum(len(ids) for ids, _ in pieces)
         shortened = length > max_tokens
         if shortened:
@@ -211,8 +246,8 @@ class ChatFormat:
                 )
             if messages is None:
                 raise RefusedError("too_long", tokens=length, limit=max_tokens)
-            pieces = self._pieces(self._turns(part, messages))
-        ids = np.concatenate([np.asarray(ids, dtype=np.int32) for ids, _ in pieces])
+            pieces = self._pieces(self._turns(part, messages), apart)
+        ids = np.concatenate([ids for ids, _ in pieces])
         scored = np.concatenate([np.full(len(ids), scored) for ids, scored in pieces])
         return Sample(ids, scored, row, shortened)
 
@@ -222,14 +257,22 @@ class ChatFormat:
     def _length(self, part: _Part, messages: Sequence[Message]) -> int:
         return sum(len(ids) for ids, _ in self._pieces(self._turns(part, messages)))
 
-    def _pieces(self, turns: Sequence[Turn]) -> list[tuple[list[int], bool]]:
+    def _pieces(
+        self, turns: Sequence[Turn], apart: bool = False
+    ) -> list[tuple[npt.NDArray[np.int32], bool]]:
         """Return (ids, scored) of turns of which each prompt continues the one before."""
         pieces, said = [], ""
         for turn in turns:
-            pieces.append((self._encoder.one(turn.prompt[len(said) :]), False))
-            pieces.append((self._encoder.one(turn.completion), True))
+            pieces.append((self._ids(turn.prompt[len(said) :]), False))
+            ids, given = self._ids(turn.completion), 0
+            if apart and turn.thought:
+                given = common_start(ids, self._ids(turn.completion[: turn.thought]))
+            pieces += [(ids[:given], False), (ids[given:], True)]
             said = turn.prompt + turn.completion
         return pieces
+
+    def _ids(self, text: str) -> npt.NDArray[np.int32]:
+        return np.asarray(self._encoder.one(text), dtype=np.int32)
 
     def _turn(
         self, messages: Sequence[Message], i: int, tools: Sequence[Mapping[str, Any]]
@@ -237,7 +280,7 @@ class ChatFormat:
         """Return what the model is given before turn ``i`` and what it must say there."""
         prompt = self._template(messages[:i], tools, generation=True)
         if messages[i].tool_calls:
-            return self._tool_turn(i, prompt, self._template(messages[: i + 1], tools))
+            return self._tool_turn(messages, i, tools, prompt)
         shown = self._template((*messages[:i], Message("assistant", _SENTINEL)), tools)
         before, _, after = shown.rpartition(_SENTINEL)
         end = self._special.pattern.search(after)
@@ -246,15 +289,32 @@ class ChatFormat:
         words = words_between(prompt, before)
         if words is None:
             raise RefusedError("template_not_exact")
-        ending = after[: end.end()]
-        return Turn(i, prompt, words(messages[i].content) + ending, words, ending)
+        said, ending = words(messages[i].content), after[: end.end()]
+        return Turn(i, prompt, said + ending, words, ending, answer_starts(said))
 
-    def _tool_turn(self, i: int, prompt: str, shown: str) -> Turn:
+    def _tool_turn(
+        self,
+        messages: Sequence[Message],
+        i: int,
+        tools: Sequence[Mapping[str, Any]],
+        prompt: str,
+    ) -> Turn:
         """Return a turn that calls tools; its words are the template's, up to its last special."""
+        shown = self._template(messages[: i + 1], tools)
         ends = [match.end() for match in self._special.pattern.finditer(shown, len(prompt))]
         if not shown.startswith(prompt) or not ends:
             raise RefusedError("template_not_exact")
-        return Turn(i, prompt, shown[len(prompt) : ends[-1]])
+        completion, thought = shown[len(prompt) : ends[-1]], 0
+        before, closing, _ = messages[i].content.rpartition("</think>")
+        if closing:
+            # The template may write the reasoning in its own way, or leave it out.
+            marked = replace(messages[i], content=before + closing + _SENTINEL)
+            shown = self._template((*messages[:i], marked), tools)[len(prompt) :]
+            before, closing, _ = shown.partition(_SENTINEL)[0].rpartition("</think>")
+            if not completion.startswith(before + closing):
+                raise RefusedError("template_not_exact")
+            thought = answer_starts(completion, len(before + closing)) if closing else 0
+        return Turn(i, prompt, completion, thought=thought)
 
     def _template(
         self,

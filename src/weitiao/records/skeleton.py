@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from weitiao.records.opaque import BLANKS
-from weitiao.records.tokenizing import Encoder
-from weitiao.records.turns import RefusedError, Turn, Words
+from weitiao.records.tokenizing import Encoder, common_start
+from weitiao.records.turns import RefusedError, Turn, Words, answer_starts
 
 Turns = Callable[[Sequence[str]], Sequence[Sequence[Turn]]]
 """Renders the contents of a conversation: the answers of each of its samples."""
@@ -48,14 +48,16 @@ _Piece = tuple[bool, _Run]
 class Skeleton:
     """Rendered conversations of the same roles: S segments, of which K hold texts.
 
-    ``runs``: the K segments that hold texts, standing at ``places`` [K]. The others are
-    ``fixed_ids`` from ``starts`` [S] on, ``lengths`` [S] long. ``scored`` [S]; ``last``: the
-    last segment of each sample. ``context``: turns that the template gets to see;
-    ``blanks``: it leaves blanks at their ends alone.
+    ``runs``: the K segments that hold texts, standing at ``places`` [K]; ``answers`` [A]: which
+    of the K begin with an answer. The others are ``fixed_ids`` from ``starts`` [S] on,
+    ``lengths`` [S] long. ``scored`` [S]; ``last``: the last segment of each sample.
+    ``context``: turns that the template gets to see; ``blanks``: it leaves blanks at their
+    ends alone.
     """
 
     runs: tuple[_Run, ...]
     places: npt.NDArray[np.int64]
+    answers: npt.NDArray[np.int64]
     fixed_ids: npt.NDArray[np.int32]
     starts: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.int64]
@@ -65,13 +67,17 @@ class Skeleton:
     blanks: bool
 
     def number(
-        self, columns: Sequence[Sequence[str]], numbers: dict[str, int]
+        self, columns: Sequence[Sequence[str]], numbers: dict[str, int], apart: bool
     ) -> npt.NDArray[np.int64]:
-        """Return the numbers [N, K] of the texts to encode; new ones are added to ``numbers``."""
-        found = [
-            [numbers.setdefault(text, len(numbers)) for text in _texts(run, columns)]
-            for run in self.runs
-        ]
+        """Return the numbers of the texts to encode; new ones are added to ``numbers``.
+
+        [N, K], and if ``apart``, with the reasoning alone that each answer begins with,
+        [N, K + A].
+        """
+        texts = [_texts(run, columns) for run in self.runs]
+        if apart:
+            texts += [_thoughts(self.runs[k], columns) for k in self.answers]
+        found = [[numbers.setdefault(text, len(numbers)) for text in column] for column in texts]
         return np.array(found, dtype=np.int64).reshape(len(found), -1).T
 
     def assemble(
@@ -83,19 +89,27 @@ class Skeleton:
         """Return (ids, scored, where each sample of each conversation ends) of N conversations.
 
         Text ``k`` of conversation ``n`` is ``ids`` from ``starts[n, k]`` on, ``lengths[n, k]``
-        long. All samples stand in one array, one after the other.
+        long, with the numbers that :meth:`number` gave; reasoning that was numbered alone is
+        not scored. All samples stand in one array, one after the other.
         """
-        shape = (len(starts), len(self.starts))
+        shape, texts = (len(starts), len(self.starts)), len(self.places)
         begin = np.broadcast_to(self.starts + len(ids), shape).copy()
         length = np.broadcast_to(self.lengths, shape).copy()
-        begin[:, self.places], length[:, self.places] = starts, lengths
+        begin[:, self.places], length[:, self.places] = starts[:, :texts], lengths[:, :texts]
         flat_length = length.ravel()
         ends = np.cumsum(flat_length)
         source = np.repeat(begin.ravel() - (ends - flat_length), flat_length)
         source += np.arange(len(source))
         scored = np.repeat(np.tile(self.scored, shape[0]), flat_length)
         together = np.concatenate((ids, self.fixed_ids)).take(source)
-        return together, scored, ends.reshape(shape)[:, self.last].tolist()
+        ends = ends.reshape(shape)
+        for n, a in np.argwhere(lengths[:, texts:]):
+            place, start = self.places[self.answers[a]], starts[n, texts + a]
+            thought = ids[start : start + lengths[n, texts + a]]
+            end = ends[n, place]
+            at = end - length[n, place]
+            scored[at : at + common_start(together[at:end], thought)] = False
+        return together, scored, ends[:, self.last].tolist()
 
 
 def derive(turns: Turns, count: int, encoder: Encoder) -> Skeleton | None:
@@ -148,9 +162,11 @@ def _skeleton(samples: list[list[_Piece]], encoder: Encoder, blanks: bool) -> Sk
     lengths = np.array([len(ids) for ids in fixed], dtype=np.int64)
     slots = [item for pieces in samples for _, items in pieces for item in items]
     answers = [slot.number for slot in slots if isinstance(slot, _Slot) and slot.words]
+    runs = tuple(run for _, run in segments if not isinstance(run, str))
     return Skeleton(
-        runs=tuple(run for _, run in segments if not isinstance(run, str)),
+        runs=runs,
         places=np.array([i for i, (_, run) in enumerate(segments) if not isinstance(run, str)]),
+        answers=np.array([k for k, run in enumerate(runs) if _answer(run)], dtype=np.int64),
         fixed_ids=np.array([i for ids in fixed for i in ids], dtype=np.int32),
         starts=np.cumsum(lengths) - lengths,
         lengths=lengths,
@@ -183,6 +199,18 @@ def _cut(items: _Run, encoder: Encoder) -> list[str | _Run]:
         elif any(texts):
             done.append("".join(texts))
     return done
+
+
+def _answer(run: _Run) -> _Slot | None:
+    """Return the answer that a run begins with, if it does."""
+    return run[0] if isinstance(run[0], _Slot) and run[0].words else None
+
+
+def _thoughts(run: _Run, columns: Sequence[Sequence[str]]) -> Sequence[str]:
+    """Return the reasoning that the answer of a run begins with in each conversation."""
+    answer = _answer(run)
+    assert answer is not None
+    return [said[: answer_starts(said)] for said in answer.texts(columns)]
 
 
 def _texts(run: _Run, columns: Sequence[Sequence[str]]) -> Sequence[str]:

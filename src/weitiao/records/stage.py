@@ -204,6 +204,7 @@ class Stage:
                 max_tokens=options.max_tokens,
                 too_long=options.too_long,
                 score_turns=options.score_turns,
+                reasoning=options.reasoning,
             )
         kept = Kept()
         for (row, record, read), samples in zip(found, outcomes, strict=True):

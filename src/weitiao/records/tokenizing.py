@@ -152,6 +152,13 @@ class Encoder:
         return [match.span() for match in found if self.cuts_at(match.group())]
 
 
+def common_start(a: npt.NDArray[np.int32], b: npt.NDArray[np.int32]) -> int:
+    """Return how many ids both begin with."""
+    shorter = min(len(a), len(b))
+    other = np.flatnonzero(a[:shorter] != b[:shorter])
+    return int(other[0]) if len(other) else shorter
+
+
 def special_tokens(tokenizer: Tokenizer) -> set[str]:
     """Return the tokens that are special to the tokenizer."""
     added = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}

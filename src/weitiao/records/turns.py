@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from weitiao.records.record import Message, Reason
@@ -10,6 +10,9 @@ from weitiao.records.record import Message, Reason
 _EMPTY_REASONING = re.compile(r"<think>\s*</think>\s*")
 _LEADING_TAG = re.compile(r"\s*<think>\n?")
 _OPENER = re.compile(r"\s*(<think>\s*)?(</think>\s*)?")
+_CLOSING = "</think>"
+# The blanks of the answer's own first line are the answer's, unless it stands behind the tag.
+_GAP = re.compile(r"\s*\n|\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,8 @@ class Turn:
 
     ``number``: its place in the conversation, from 0. ``completion`` is ``words`` of its
     content and then ``end``; a turn that calls tools has its completion as the template
-    writes it, and no ``words``.
+    writes it, and no ``words``. ``thought``: so many characters of the completion, from its
+    start, are reasoning with its tags and the blanks around it.
     """
 
     number: int
@@ -47,6 +51,7 @@ class Turn:
     completion: str
     words: Words | None = None
     end: str = ""
+    thought: int = 0
 
 
 class RefusedError(Exception):
@@ -61,6 +66,31 @@ def scored_turns(messages: Sequence[Message], score_turns: Literal["all", "last"
     """Return the numbers of the answers that are learnt."""
     answers = [i for i, m in enumerate(messages) if m.role == "assistant"]
     return [i for i in (answers if score_turns == "all" else answers[-1:]) if messages[i].loss]
+
+
+def answer_starts(said: str, end: int | None = None) -> int:
+    """Return where in ``said`` the answer begins, after reasoning closed before ``end``; or 0."""
+    closed = said.rfind(_CLOSING, 0, end)
+    if closed < 0:
+        return 0
+    gap = _GAP.match(said, closed + len(_CLOSING))
+    assert gap is not None  # it matches an empty text too
+    return gap.end()
+
+
+def left_open(content: str) -> bool:
+    """Tell whether ``content`` is reasoning that never ends: nobody can tell an answer in it."""
+    return "<think>" in content and content[answer_starts(content) :].lstrip().startswith("<think>")
+
+
+def without_reasoning(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Return the turns with the assistant's answers only, as if it had never reasoned."""
+    if not any(m.role == "assistant" and _CLOSING in m.content for m in messages):
+        return messages
+    return tuple(
+        replace(m, content=m.content[answer_starts(m.content) :]) if m.role == "assistant" else m
+        for m in messages
+    )
 
 
 def words_between(prompt: str, before: str) -> Words | None:

@@ -1,26 +1,21 @@
-"""The run directory: the names in it, how it comes to be, and what its files tell.
+"""The run directory: the names in it, how it comes to be, and which stages are done."""
 
-Stages meet here and nowhere else; whether one is done is told by its files alone.
-"""
-
-import json
 import os
 import re
 import shutil
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from weitiao.errors import RunError
 from weitiao.events import read_events
 from weitiao.records.files import write_error
+from weitiao.runs.owner import Owner, read_owner, take_lock
 
 Stage = Literal["records", "plan", "train", "evaluate", "report"]
-Status = Literal["planned", "training", "trained", "evaluated", "failed"]
 Exists = Literal["refuse", "resume", "overwrite"]
 
 _STEP = re.compile(r"step-(\d+)")
@@ -73,6 +68,16 @@ class Run:
         """The page a person reads."""
         return self.path / "report.html"
 
+    @property
+    def log(self) -> Path:
+        """What a run in the background has said."""
+        return self.path / "log.txt"
+
+    @property
+    def process(self) -> Path:
+        """Which process carries out the run in the background: an :class:`Owner`."""
+        return self.path / "process.json"
+
     def checkpoint(self, step: int) -> Path:
         """Return the folder of the checkpoint after ``step`` optimizer steps."""
         return self.path / "checkpoints" / f"step-{step}"
@@ -80,7 +85,7 @@ class Run:
     def checkpoints(self) -> list[tuple[int, Path]]:
         """Return (step, folder) of the complete checkpoints, oldest first."""
         found = []
-        for folder in _folders(self.path / "checkpoints"):
+        for folder in folders(self.path / "checkpoints"):
             if match := _STEP.fullmatch(folder.name):
                 found.append((int(match[1]), folder))
         return sorted(found)
@@ -97,7 +102,7 @@ class Run:
         """Return whether the files of ``stage`` are complete, so that it can be passed over."""
         if stage == "train":
             has_weights = self.adapter.is_dir() or self.model.is_dir()
-            return has_weights and _last_of_training(self.events) == "train.done"
+            return has_weights and last_of_training(self.events) == "train.done"
         last_written = {
             "records": self.records / "report.json",
             "plan": self.plan,
@@ -105,6 +110,16 @@ class Run:
             "report": self.report,
         }
         return last_written[stage].is_file()
+
+    def require_resumable(self, resume: bool) -> None:
+        """Make sure that a training that was broken off goes on only where that was asked.
+
+        Raises:
+            RunError: it was not.
+        """
+        checkpoints = self.checkpoints()
+        if checkpoints and not resume and not self.stage_done("train"):
+            raise RunError("error.training_begun", path=self.path, step=checkpoints[-1][0])
 
     @property
     def begun(self) -> bool:
@@ -122,7 +137,7 @@ class Run:
             RunError: another process works on this run.
         """
         try:
-            _take_lock(self._lock)
+            take_lock(self._lock)
         except OSError as error:
             raise write_error(self._lock, error) from error
         try:
@@ -136,9 +151,18 @@ class Run:
     def _lock(self) -> Path:
         return self.path / ".lock"
 
+    def worker(self) -> Owner | None:
+        """Return the living process that works on the run, by itself or in a terminal."""
+        # The background process counts from end to end, the lock only within its stages. On
+        # a shared disk another computer's process cannot be looked up: its lock alone counts.
+        background, locking = read_owner(self.process), read_owner(self._lock)
+        if background is not None and background.is_here and background.lives():
+            return background
+        return locking if locking is not None and locking.lives() else None
+
     def worked_on(self) -> bool:
-        """Return whether a living process holds the lock."""
-        return _owner_lives(self._lock)
+        """Return whether a living process works on the run."""
+        return self.worker() is not None
 
 
 def create_run(
@@ -169,8 +193,8 @@ def create_run(
             if exists == "refuse":
                 raise RunError("error.run_exists", path=path)
             if exists == "overwrite":
-                if run.worked_on():
-                    raise RunError("error.run_in_use", path=path, pid=_json(run._lock)["pid"])
+                if (worker := run.worker()) is not None:
+                    raise RunError("error.run_in_use", path=path, pid=worker.pid)
                 path.rename(_free(path, ".old-"))
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -185,10 +209,10 @@ def _chosen_by_us(root: Path, name: str, exists: Exists) -> Path:
     if exists == "resume":
         same = [
             path,
-            *(p for p in _folders(root) if re.fullmatch(re.escape(name) + r"-\d+", p.name)),
+            *(p for p in folders(root) if re.fullmatch(re.escape(name) + r"-\d+", p.name)),
         ]
         begun = [p for p in same if Run(p).begun]
-        return max(begun, key=_when, default=path)
+        return max(begun, key=when_written, default=path)
     return path
 
 
@@ -208,7 +232,7 @@ def open_run(path_or_name: str | Path, root: Path = Path("runs")) -> Run:
     for path in (Path(path_or_name).expanduser(), root / path_or_name):
         if path.is_dir() and Run(path).begun:
             return Run(path)
-    names = [folder.name for folder in _folders(root) if Run(folder).begun]
+    names = [folder.name for folder in folders(root) if Run(folder).begun]
     wanted = Path(path_or_name).name
     if near := get_close_matches(wanted, names, n=3, cutoff=0.5):
         raise RunError("error.run_missing_near", name=path_or_name, near=", ".join(near))
@@ -248,7 +272,7 @@ def publish_directory(final: Path) -> Iterator[Path]:
 
 def mend(folder: Path) -> None:
     """Put right what a kill in :func:`publish_directory` or ``keep_last`` left in ``folder``."""
-    for left in _folders(folder, hidden=True):
+    for left in folders(folder, hidden=True):
         name = left.name.removeprefix(".").removesuffix(_OLD)
         is_checkpoint = _STEP.fullmatch(name) is not None
         if left.name.endswith(_OLD) and not is_checkpoint and not (folder / name).exists():
@@ -267,98 +291,7 @@ def _to_disk(path: Path) -> None:
         os.close(handle)
 
 
-def _take_lock(path: Path) -> None:
-    import psutil  # type: ignore[import-untyped]
-
-    me = {
-        "pid": os.getpid(),
-        "started": psutil.Process().create_time(),
-        "host": socket.gethostname(),
-    }
-    # Linked into place whole: a lock file is never seen half written.
-    mine = path.with_name(f"{path.name}.{os.getpid()}")
-    mine.write_text(json.dumps(me), encoding="utf-8")
-    try:
-        for _ in range(2):
-            with suppress(FileExistsError):
-                os.link(mine, path)
-                return
-            if _owner_lives(path):
-                break
-            path.unlink(missing_ok=True)
-        raise RunError("error.run_in_use", path=path.parent, pid=_json(path).get("pid", "?"))
-    finally:
-        mine.unlink(missing_ok=True)
-
-
-def _owner_lives(path: Path) -> bool:
-    """Return whether the process in the lock file lives; a reused number is told by its start."""
-    owner = _json(path)
-    if not owner:
-        return False
-    if owner.get("host") != socket.gethostname():
-        # On a shared disk another machine may hold it; that cannot be looked up from here.
-        return True
-    import psutil
-
-    try:
-        started = psutil.Process(owner["pid"]).create_time()
-    except (psutil.Error, KeyError, TypeError, ValueError):
-        return False
-    return bool(abs(started - float(owner.get("started", 0.0))) < 1.0)
-
-
-@dataclass(frozen=True, slots=True)
-class RunSummary:
-    """A line of ``weitiao runs``; None where the run has not come so far.
-
-    ``when``: seconds since the epoch at which the run last wrote something. ``verdict``:
-    better, worse, same or cannot_tell, as the evaluation found.
-    """
-
-    name: str
-    path: Path
-    when: float
-    model: str | None
-    rows: int | None
-    steps: int | None
-    status: Status
-    verdict: str | None
-
-
-def list_runs(root: Path = Path("runs")) -> list[RunSummary]:
-    """Return the runs in ``root``, newest first, from their files alone."""
-    runs = [Run(folder) for folder in _folders(root) if Run(folder).begun]
-    return sorted((_summary(run) for run in runs), key=lambda line: -line.when)
-
-
-def _summary(run: Run) -> RunSummary:
-    plan = _json(run.plan)
-    verdict = _json(run.evaluation / "results.json").get("verdict")
-    return RunSummary(
-        name=run.path.name,
-        path=run.path,
-        when=_when(run.path),
-        model=plan.get("model"),
-        rows=plan.get("rows"),
-        steps=plan.get("steps"),
-        status=_status(run),
-        verdict=verdict.get("outcome") if isinstance(verdict, dict) else None,
-    )
-
-
-def _status(run: Run) -> Status:
-    if run.stage_done("evaluate"):
-        return "evaluated"
-    if run.stage_done("train"):
-        return "trained"
-    begun = _last_of_training(run.events) is not None
-    if run.worked_on():
-        return "training" if begun else "planned"
-    return "planned" if run.stage_done("plan") and not begun else "failed"
-
-
-def _last_of_training(events: Path) -> str | None:
+def last_of_training(events: Path) -> str | None:
     """Return train.start or train.done, whichever came last; None before training."""
     if not events.is_file():
         return None
@@ -366,20 +299,13 @@ def _last_of_training(events: Path) -> str | None:
     return next(reversed([k for k in kinds if k in ("train.start", "train.done")]), None)
 
 
-def _when(path: Path) -> float:
+def when_written(path: Path) -> float:
+    """Return when the run last wrote something, in seconds since the epoch."""
     files = [path, *(p for p in path.glob("*") if p.is_file())]
     return max(file.stat().st_mtime for file in files)
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
-def _folders(parent: Path, hidden: bool = False) -> list[Path]:
+def folders(parent: Path, hidden: bool = False) -> list[Path]:
     """Return the folders in ``parent``: the hidden ones, or the others."""
     if not parent.is_dir():
         return []

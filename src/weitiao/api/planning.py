@@ -1,0 +1,128 @@
+"""Knowing beforehand: a plan for this machine, measured if asked, or for one that is not here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from weitiao.api.begin import chat_format, data_path, find_run, recipe_of, source_of
+from weitiao.errors import PlanError
+from weitiao.events import EventLog, Listener
+
+if TYPE_CHECKING:
+    from weitiao.plan.machine import Machine
+    from weitiao.plan.plan import Plan
+    from weitiao.plan.recipe import Recipe
+    from weitiao.records.render import Sample
+    from weitiao.runs import Run
+
+
+def make(recipe: Recipe, samples: Sequence[Sample], machine: Machine, *, probe: bool) -> Plan:
+    """Return the plan for training on ``samples`` on ``machine``; nothing is written.
+
+    Its time rests on published or measured rates of the hardware, with ``probe`` on half a
+    minute of training. A machine that is elsewhere is not measured.
+    """
+    import numpy as np
+
+    from weitiao.models.load import read_config, weights_on_disk
+    from weitiao.plan.cost import default_rates, measure_rates
+    from weitiao.plan.plan import make_plan
+    from weitiao.plan.settle import choose_device
+    from weitiao.plan.shape import ModelShape
+    from weitiao.plan.sharing import executed_tokens
+
+    source = source_of(recipe)
+    shape = ModelShape.from_config(read_config(source), weights_on_disk(source))
+    device, _ = choose_device(recipe, machine)
+    known = machine.elsewhere and device == "cuda"
+    rates = (
+        default_rates(machine, device)
+        if known
+        else measure_rates(machine, device, shape.hidden_size)
+    )
+    lengths = np.array([len(sample.ids) for sample in samples])
+    scored = np.array([int(sample.scored.sum()) for sample in samples])
+    made = make_plan(recipe, shape, lengths, scored, machine, rates)
+    rows = [sample.ids for sample in samples]
+    executed = executed_tokens(rows, made.batch_size, made.micro_batch_tokens, made.seed)
+    kept = 1.0
+    if not shape.known:
+        from weitiao.training.dry_run import kept_share
+
+        kept = kept_share(source, made)
+
+    def planned() -> Plan:
+        given = (recipe, shape, lengths, scored, machine, rates)
+        return make_plan(*given, executed_tokens=executed, kept_share=kept)
+
+    made = planned()
+    if probe and made.fits:
+        from weitiao.training.probe import token_seconds
+
+        rates = replace(rates, token_seconds=token_seconds(source, made, samples))
+        made = planned()
+    return made
+
+
+def _asked_of(run: Run, said: Recipe) -> Recipe:
+    """Return what was asked of ``run``, without what its plan filled in, and ``said`` over it."""
+    from weitiao.plan.plan import read_plan
+    from weitiao.plan.resolved import as_asked
+
+    begun = recipe_of(run)
+    if run.stage_done("plan"):
+        begun = as_asked(begun, read_plan(run.plan))
+    asked: Recipe = _laid_over(begun, said)
+    return asked
+
+
+def _laid_over(below: Any, said: Any) -> Any:
+    """Return the options ``below`` with those that were given in ``said``."""
+    given = {name: getattr(said, name) for name in said.model_fields_set - {"path", "description"}}
+    return below.model_copy(
+        update={
+            name: _laid_over(getattr(below, name), value)
+            if hasattr(value, "model_fields_set")
+            else value
+            for name, value in given.items()
+        }
+    )
+
+
+def forecast(
+    target: str,
+    recipe: Recipe,
+    *,
+    gpu: str | None = None,
+    memory: str | None = None,
+    listeners: tuple[Listener, ...] = (),
+) -> Plan:
+    """Return the plan for a machine that is not here; no run is made and none is changed.
+
+    ``target``: a data file or a run; ``gpu``: a card or the size of its memory, none for a
+    machine without one; ``memory``: the computer's. The model's weights are not needed.
+
+    Raises:
+        DataError: the data cannot be read, or no row of it can be used.
+        ModelError: the model's configuration or tokenizer cannot be read.
+        PlanError: the card is not known, or there are no training rows.
+    """
+    from weitiao.plan.cards import elsewhere
+    from weitiao.plan.machine import probe
+    from weitiao.records.prepare import check, load_records, load_samples
+
+    machine = elsewhere(probe(torch_allowed=False), gpu, memory)
+    run = find_run(target)
+    asked = recipe if run is None else _asked_of(run, recipe)
+    formatted = chat_format(asked)
+    if run is not None and run.stage_done("records"):
+        records = load_records(run.records / "train.jsonl")
+    else:
+        checked = check(data_path(asked), asked.data, formatted, EventLog(None, listeners))
+        records = [checked.records[i] for i in checked.split["train"]]
+    samples = load_samples(records, formatted, asked.data)
+    if not samples:
+        raise PlanError("error.no_training_rows")
+    return make(asked, samples, machine, probe=False)
