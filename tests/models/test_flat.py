@@ -82,6 +82,38 @@ def test_losses_and_full_gradients_agree(lengths: list[int], seed: int) -> None:
     assert_same_gradients(tiny_model(), random_samples(lengths, seed), share=False)
 
 
+@settings(max_examples=10, deadline=None)
+@given(samples=families(), multiple=st.integers(2, 40))
+def test_tokens_that_fill_up_change_no_loss_and_no_gradient(
+    samples: list[Sample], multiple: int
+) -> None:
+    model, flat = tiny_model(), flatten(samples)
+    filled = flat.filled(multiple)
+    assert filled.executed % multiple == 0
+    assert 0 <= filled.executed - flat.executed < multiple
+    both = []
+    for laid in (flat, filled):
+        with fast_path(model):
+            losses = row_losses(model, laid, torch.float32)
+            losses.sum().backward()
+        both.append((losses.detach(), gradients(model)))
+    torch.testing.assert_close(both[1][0], both[0][0], rtol=1e-5, atol=1e-5)
+    assert_same(both[1][1], both[0][1])
+
+
+def test_few_sizes_below_fp32_on_a_cpu() -> None:
+    """oneDNN makes each product anew for every size that it does not remember."""
+    model, sizes = tiny_model(), set()
+    hook = model.get_decoder().norm.register_forward_hook(
+        lambda _, inputs, __: sizes.add(inputs[0].shape[1])
+    )
+    for precision in (torch.bfloat16, torch.float32):
+        for length in (33, 40, 50, 64):
+            row_losses(model, flatten(random_samples([length], 0)), precision)
+    hook.remove()
+    assert sizes == {64, 33, 40, 50}
+
+
 def with_beginning(lengths: list[int], common: int, seed: int = 3) -> list[Sample]:
     samples = random_samples([common + n for n in lengths], seed)
     for sample in samples[1:]:

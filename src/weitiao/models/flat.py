@@ -7,12 +7,13 @@ heads, C head width. The plain reference is :mod:`weitiao.models.reference`.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from peft import PeftModel
+from torch.nn.functional import pad
 from transformers import AttentionInterface, PreTrainedModel
 
 from weitiao.models.adapters import transformers_model, virtual_tokens
@@ -25,6 +26,10 @@ from weitiao.records.prefixes import Segment, lay_out
 from weitiao.records.render import Sample
 
 FLAT_ATTENTION = "weitiao_flat"
+
+SIZES_OF = 32
+"""On a CPU below fp32 the tokens are filled up to a multiple of it: oneDNN makes each product anew
+for a size that it does not remember, which takes a millisecond, a tenth of a small model's step."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +54,18 @@ class Flat:
     def executed(self) -> int:
         """The tokens that are computed, T."""
         return len(self.ids_T)
+
+    def filled(self, multiple: int) -> "Flat":
+        """Return the same rows, with tokens behind them that nothing sees and nothing scores."""
+        end, more = self.executed, -self.executed % multiple
+        if not more:
+            return self
+        return replace(
+            self,
+            ids_T=pad(self.ids_T, (0, more)),
+            positions_T=pad(self.positions_T, (0, more)),
+            segments=(*self.segments, Segment(end, end + more, end + more)),
+        )
 
     def to(self, device: torch.device) -> "Flat":
         """Return the same micro-batch on ``device``; the copy waits for nothing."""
@@ -148,6 +165,8 @@ def row_losses(
     """
     inner = transformers_model(model)
     flat = flat.to(inner.device)
+    if inner.device.type == "cpu" and precision != torch.float32 and not neftune_alpha:
+        flat = flat.filled(SIZES_OF)
     hidden_TD = None if replay is None else replay(flat)
     if hidden_TD is None:
         attending = Attending(flat.segments, virtual_prompt(model))

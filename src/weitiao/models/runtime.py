@@ -15,16 +15,16 @@ def prepare_process() -> None:
     Spinning threads slow everything down once another process holds a core, but a few
     microseconds of it save two sleepers a wake-up: measured, 1.23 times the tokens a second on
     two free cores. Half the time of a training step on a CPU can go into the page faults of
-    mmap and munmap. oneDNN and its binding keep the last 1,024 products each, and every new
-    number of tokens makes forty others: 20 MB a step, scattered so that the heap cannot be used
-    again. As many as a layer has take the same time and half of the memory (measured: 0.77
-    rather than 1.46 GB after 30 steps). All of it takes effect only before torch is loaded, so
-    the doors call this first. What the user has set in the environment stays.
+    mmap and munmap. oneDNN and its binding keep the last 1,024 products each, and a new number
+    of tokens makes some 26 others: 20 MB a step, scattered so that the heap cannot be used again.
+    Those of a few sizes (see ``flat.SIZES_OF``) take the same time and half of the memory. All of
+    it takes effect only before torch is loaded, so the doors call this first. What the user has
+    set in the environment stays.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-        os.environ.setdefault(cache, "16")
+        os.environ.setdefault(cache, "128")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
