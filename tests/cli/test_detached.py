@@ -15,6 +15,7 @@ import pytest
 
 from conftest import QUICK, Weitiao, one_sentence
 from weitiao.cli import detached
+from weitiao.events import read_events
 from weitiao.runs import Owner, Run, owner, write_owner
 
 ENDLESS = ("epochs=1000", "train.batch_size=1", "eval_every=99999", "save_every=99999", *QUICK[4:])
@@ -96,7 +97,9 @@ def test_a_training_outlives_its_terminal_and_is_stopped_and_gone_on_with(
         followed, _ = follower.communicate(timeout=120)
         assert follower.returncode == 0, "it ends with the run"
         assert followed == told(run)
-        assert f"stopped after step {step} of 49000" in followed, "the error is in the log"
+        assert "Asked to stop: it stops after this step" in followed
+        assert f"stopped after step {step} of 49000, which is saved" in followed
+        assert "Ctrl-C" not in followed, "no key can be pressed there"
         assert "broken off" in weitiao("runs").out
 
         again = weitiao("train", "tea", "--resume", "--detach")
@@ -113,6 +116,38 @@ def test_a_training_outlives_its_terminal_and_is_stopped_and_gone_on_with(
         for process in (worker.process(), follower):
             if process is not None:
                 process.kill()
+
+
+def test_a_training_whose_terminal_is_lost_saves_and_stops(
+    weitiao: Weitiao, data: Path, tiny_base: Path
+) -> None:
+    assert weitiao("plan", data, "--model", tiny_base, *ENDLESS).code == 0
+    run = Run(Path("runs/tea"))
+    # A terminal of its own, which goes when the process that holds its other end is killed.
+    line = [sys.executable, "-m", "weitiao.cli", "train", str(run.path)]
+    terminal = subprocess.Popen(
+        [sys.executable, "-c", f"import pty; pty.spawn({line!r})"], stdout=subprocess.DEVNULL
+    )
+    worker = None
+    try:
+        until = time.monotonic() + 240
+        while steps(run) <= 3 and time.monotonic() < until:
+            time.sleep(0.05)
+        worker = run.worker()
+        assert worker is not None
+        terminal.kill()
+        while run.worked_on() and time.monotonic() < until:
+            time.sleep(0.05)
+        ((step, _),) = run.checkpoints()
+        told = [event.kind for event in read_events(run.events)]
+        assert told[-1] == "train.checkpoint"
+        assert told.count("train.step") == step
+        assert told.count("train.stopping") == 1
+    finally:
+        terminal.kill()
+        terminal.wait()
+        if worker is not None and (process := worker.process()) is not None:
+            process.kill()
 
 
 def test_mistakes_are_told_at_once(weitiao: Weitiao, data: Path, tiny_base: Path) -> None:

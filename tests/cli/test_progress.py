@@ -84,5 +84,25 @@ def test_lines_come_rarer_the_longer_it_lasts(monkeypatch) -> None:
 def test_stopping_and_a_tracker_that_fails_are_said() -> None:
     failed = {"tracker": "wandb", "cause": "no network\x1b[2J"}
     stopping, lost = shown(("train.stopping", {"step": 3}), ("train.tracker_failed", failed))
-    assert "Ctrl-C once more" in stopping
+    assert stopping == "Asked to stop: it stops after this step, which is then saved."
     assert lost.startswith("The tracker wandb does not work (no network[2J)")
+
+
+def test_on_a_terminal_the_second_ctrl_c_is_told() -> None:
+    out = io.StringIO()
+    View(Console(file=out, force_terminal=True, width=120))(Event("train.stopping", 0.0, {}))
+    assert "Ctrl-C once more" in out.getvalue()
+
+
+def test_a_step_that_overflowed_is_said() -> None:
+    (line,) = shown(("train.rescaled", {"step": 3, "scale": 1024.0}))
+    assert line.startswith("Gradients of step 3 were too large for fp16")
+
+
+def test_the_moving_line_is_seldom_drawn() -> None:
+    """Ten times a second, as rich has it, take 6 to 8% of a core."""
+    view = View(Console(file=io.StringIO(), force_terminal=True))
+    with view:
+        view(Event("train.start", 0.0, {"steps": 9}))
+        assert view._moving is not None
+        assert view._moving.live.refresh_per_second == 2

@@ -56,6 +56,73 @@ def test_the_stages_one_by_one_give_the_same_files(
     assert "train.epochs" in one_sentence(recipe)
 
 
+def test_reasoning_that_is_only_read_counts_as_said_and_a_text_does_not(
+    weitiao: Weitiao, tmp_path: Path, tiny_base: Path
+) -> None:
+    thoughts = "先想一想水温和时间。" * 8
+    rows = [
+        {
+            "prompt": f"第{i}杯泡几分钟？",
+            "response": f"<think>\n{thoughts}\n</think>\n\n泡{i}分钟。",
+        }
+        for i in range(40)
+    ]
+    (tmp_path / "tea.json").write_text(json.dumps(rows), encoding="utf-8")
+    long = "\n\n".join(f"茶叶的第{i}种做法要先晒干再揉，之后慢慢烘。" * 9 for i in range(30))
+    (tmp_path / "book.md").write_text(long, encoding="utf-8")
+    found = {}
+    for reasoning in ("learn", "context", "drop"):
+        mixed = (f"data.reasoning={reasoning}", "data.mix={book.md: 0.5}")
+        said = weitiao("plan", "tea.json", "--model", tiny_base, "--out", reasoning, *mixed)
+        assert said.code == 0, said.err
+        plan = json.loads((tmp_path / reasoning / "plan.json").read_text(encoding="utf-8"))
+        found[reasoning] = plan["max_new_tokens"]
+    assert found["context"] == found["learn"] > 2 * found["drop"]
+    assert found["drop"] == 32, "the least there is"
+
+
+def test_what_does_not_decide_the_result_can_be_changed_in_the_midst(
+    weitiao: Weitiao, data: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from weitiao.training import loop
+
+    begun = ("train", data, "--model", tiny_base, *QUICK)
+    steps = 0
+
+    def interrupted(engine: loop.Engine) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 4:
+            raise KeyboardInterrupt
+        take_step(engine)
+
+    take_step = loop.take_step
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "take_step", interrupted)
+        assert weitiao(*begun).code == 130
+    assert "train.save_every=2" in one_sentence(weitiao("train", "tea", "save_every=1"))
+    for decisive in ("learning_rate=0.5", "micro_batch_tokens=1024", "evaluate.seed=3"):
+        refused = one_sentence(weitiao("train", "tea", "--resume", "save_every=1", decisive))
+        assert decisive.split("=")[0] in refused
+    changes = ("save_every=1", "keep_checkpoints=5", "micro_batch_tokens=256", "max_new_tokens=5",
+               "gradient_checkpointing=full")  # fmt: skip
+    said = weitiao("train", "tea", "--resume", *changes)
+    assert said.code == 0, said.err
+    assert "another setting: train.save_every=1 (it was 2)" in said.out
+    assert said.out.count("another setting") == len(changes)
+    run = data.parent / "runs" / "tea"
+    assert sorted(f.name for f in (run / "checkpoints").iterdir()) == ["step-2", "step-3", "step-4"]
+    plan = json.loads((run / "plan.json").read_text(encoding="utf-8"))
+    assert (plan["micro_batch_tokens"], plan["gradient_checkpointing"]) == (256, "full")
+    assert plan["reasons"]["save_every"]["key"] == "plan.reason.asked"
+    recipe = (run / "recipe.yaml").read_text(encoding="utf-8")
+    assert "max_new_tokens: 5" in recipe
+    assert "save_every: 1" in recipe
+    # Of what is done nothing can be changed; of the answers, which are not, still something.
+    assert "train.save_every" in one_sentence(weitiao("train", "tea", "--resume", "save_every=2"))
+    assert weitiao("train", "tea", "--resume", "max_new_tokens=6").code == 0
+
+
 def test_a_second_run_keeps_the_first(weitiao: Weitiao, data: Path, tiny_base: Path) -> None:
     for name in ("tea", "tea-2"):
         said = weitiao("plan", data, "--model", tiny_base, *QUICK)

@@ -190,6 +190,9 @@ def test_pretraining_and_full_learning_rates():
     assert rate(QWEN, "method=full") == 2e-5
     assert rate(SEVEN, "method=full") == 1e-5
     assert rate(SEVEN) == 1e-4
+    assert rate(TINY, "method=prefix") == 1e-1
+    assert rate(QWEN, "method=prefix") == 3e-2
+    assert rate(QWEN, "method=ia3") == 3e-3
 
 
 def test_every_setting_has_a_reason_in_both_languages():
@@ -207,7 +210,7 @@ def test_every_reason_can_be_said():
     values = dict.fromkeys(
         ["params", "gpu", "cores", "times", "need", "rows", "rank", "batch", "epochs", "steps",
          "limit", "longest", "free", "missing", "most", "settings", "hours", "bits", "gpus",
-         "parts", "tokens", "name", "usual", "precision"], 1,
+         "parts", "tokens", "name", "usual", "precision", "virtual", "strategy", "processes"], 1,
     )  # fmt: skip
     for key, entry in catalogue().items():
         if key.startswith("plan."):

@@ -301,10 +301,10 @@ def test_the_report_counts_what_is_trained(tmp_path, template, reasoning):
     assert report.tokens == sum(len(s.ids) for s in samples)
     assert report.scored_tokens == sum(int(s.scored.sum()) for s in samples)
     assert report.kept + report.rejected == 25
-    names = [note.name for note in report.notes]
     if reasoning == "learn":
         assert report.reasons == {}
-        assert "reasoning_in_some" in names
+        (note,) = [n for n in report.notes if n.name == "reasoning_in_some"]
+        assert "data.reasoning=drop" in note.sentence("en")
         assert [f.name for f in report.flags if f.name == "reasoning_in_some"]
         return
     assert report.reasons == {"reasoning_unclosed": 1}

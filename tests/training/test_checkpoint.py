@@ -15,6 +15,8 @@ from small_work import SAMPLES, events, weights, work
 
 from weitiao.errors import TrainingError
 from weitiao.events import Event, EventLog
+from weitiao.plan.resolved import CHANGEABLE
+from weitiao.training.checkpoint import _FREE
 from weitiao.training.loop import Work, train
 
 
@@ -208,3 +210,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, small_disk: Pa
     train(resumed)
     assert events(resumed.run, "train.resumed")[0].data["step"] == 2
     assert weights(resumed.run) == weights(whole.run)
+
+
+def test_what_can_be_changed_in_the_midst_is_what_a_checkpoint_leaves_free() -> None:
+    assert set(CHANGEABLE.values()) < _FREE

@@ -15,7 +15,7 @@ from weitiao.training.interrupt import stop_requested
 from weitiao.training.loop import train
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_is_told_while_the_step_still_runs(number: int) -> None:
     told = threading.Event()
     before = signal.getsignal(number)
@@ -27,6 +27,17 @@ def test_the_first_signal_is_told_while_the_step_still_runs(number: int) -> None
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.01)
     assert signal.getsignal(number) is before
+
+
+def test_under_nohup_a_lost_terminal_changes_nothing() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_requested(lambda: pytest.fail("nobody asked")) as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.01)
+            assert not stop.asked
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_the_second_ctrl_c_interrupts_at_once() -> None:

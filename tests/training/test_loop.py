@@ -166,7 +166,8 @@ def test_a_step_tells_all_that_is_asked_of_it(tmp_path: Path) -> None:
 
 def test_the_time_left_is_that_of_recent_steps_and_of_looks(tmp_path: Path) -> None:
     engine = begin(work(tmp_path, "eval_every=4", plan={"steps": 110}))
-    engine.recent.extend([60.0] * 80 + [2.0] * 20)
+    # Of the last twenty, four were slowed down by something else.
+    engine.recent.extend([60.0] * 80 + [2.0] * 8 + [40.0] * 4 + [2.0] * 8)
     engine.look_seconds, engine.progress.step = 5.0, 100
     assert engine.eta() == 10 * 2.0 + 4 * 5.0, "after 100 (still to come), 104, 108 and the last"
     engine.progress.step = 101

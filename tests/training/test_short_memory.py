@@ -2,6 +2,7 @@
 
 import mmap
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from weitiao.models.flat import Flat, row_losses
 from weitiao.training import step as step_module
 from weitiao.training.loop import train
 from weitiao.training.memory import memory_now, peak_memory, short_of_memory
+from weitiao.training.team import Team
 from weitiao.training.work import begin
 
 SHORT = (
@@ -101,6 +103,19 @@ def test_a_row_too_large_for_memory_is_told(
         train(work(tmp_path))
 
 
+@pytest.mark.parametrize("numbers", [[3], []])
+def test_a_row_too_large_is_told_where_the_others_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, numbers: list[int]
+) -> None:
+    """In the midst of a layer nobody can be asked: also of a row that counts for nothing."""
+    engine = begin(work(tmp_path))
+    ((_, flat),) = engine.cut(SAMPLES, [3])
+    engine.work = replace(engine.work, team=Team(0, 2, "fsdp"))
+    monkeypatch.setattr(step_module, "row_losses", no_room(0, SHORT[0], []))
+    with pytest.raises(TrainingError, match=f"one row of {LENGTHS[3]} tokens"):
+        step_module._backward(engine, 0, 0, (numbers, flat), 1)
+
+
 def test_other_errors_are_not_taken_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
     assert not short_of_memory(error)
@@ -136,5 +151,6 @@ def test_memory_is_counted_in_bytes() -> None:
     assert 50 << 20 < now <= peak_memory(cpu) * 1.01
     # Straight from the system: the allocator might give what was freed before.
     with mmap.mmap(-1, 40 << 20) as held:
-        held.write(b"x" * len(held))
+        for page in range(0, len(held), 4096):
+            held[page] = 1
         assert memory_now(cpu) - now == pytest.approx(len(held), rel=0.2)

@@ -185,6 +185,17 @@ def launched(tmp_path: Path, code: str, processes: int = 2) -> None:
     launch(command, processes, tmp_path / "logs", lambda: None)
 
 
+def test_fewer_gpus_than_processes_are_told_before_any_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = work(tmp_path)
+    plan = made.plan.model_copy(update={"device": "cuda", "processes": 2})
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr("weitiao.training.launch.launch", lambda *_: pytest.fail("started"))
+    with pytest.raises(TrainingError, match=r"2 processes were asked for.* has 1 GPU"):
+        train_as_team(made.run, plan)
+
+
 MEMBER = """
 import os, sys, time
 from pathlib import Path

@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from weitiao.errors import DataError, RunError
 from weitiao.events import EventLog, Listener
-from weitiao.runs import Exists, Run, RunSummary, create_run, list_runs, open_run
+from weitiao.runs import Exists, Run, RunSummary, Stage, create_run, list_runs, open_run
 
 if TYPE_CHECKING:
-    import torch
-
     from weitiao.models.load import ModelSource
     from weitiao.models.pair import Voice
     from weitiao.plan.plan import Plan
@@ -67,11 +65,13 @@ def start(
     exists: Exists = "refuse",
     root: str = "runs",
     name: str | None = None,
+    listeners: tuple[Listener, ...] = (),
 ) -> Run:
     """Make the run directory for ``recipe``, with the recipe in it.
 
     The model is looked for before anything is written, so that a wrong name leaves no run.
-    Without ``out`` the directory is called ``name``, or as the data file.
+    Without ``out`` the directory is called ``name``, or as the data file. ``listeners`` are
+    told what is changed of a run that is gone on with.
 
     Raises:
         DataError: there is no such data.
@@ -91,7 +91,7 @@ def start(
     require_trackers(recipe.train.trackers)
     run = create_run(None if out is None else Path(out), name or data.stem, exists, Path(root))
     if run.recipe.exists():
-        _refuse_other_settings(run, recipe)
+        _go_on_with(run, recipe, exists, listeners)
     else:
         write_atomic(run.recipe, recipe_yaml(recipe, None))
     return run
@@ -117,21 +117,29 @@ def find_run(target: str) -> Run | None:
         raise
 
 
-def open_or_start(target: str, recipe: Recipe, out: str | None, exists: Exists) -> tuple[Run, bool]:
+def open_or_start(
+    target: str,
+    recipe: Recipe,
+    out: str | None,
+    exists: Exists,
+    listeners: tuple[Listener, ...] = (),
+) -> tuple[Run, bool]:
     """Return the run that ``target`` names, or one made for the data it names; and which it is.
 
     The second value says whether the run was made just now.
-    ``recipe`` is what was asked: its data are ``target`` where that is no run.
+    ``recipe`` is what was asked: its data are ``target`` where that is no run. ``listeners``
+    are told what is changed of a run that is gone on with.
 
     Raises:
         RunError: it is neither, or the run was begun with other settings.
     """
     if (run := find_run(target)) is None:
-        return start(recipe, out, exists), exists != "resume"
+        return start(recipe, out, exists, listeners=listeners), exists != "resume"
     if out is not None or exists == "overwrite":
         raise RunError("error.run_given", path=run.path)
     without_data = recipe.data.model_copy(update={"path": None})
-    _refuse_other_settings(run, recipe.model_copy(update={"data": without_data}))
+    without_path = recipe.model_copy(update={"data": without_data})
+    _go_on_with(run, without_path, exists, listeners)
     return run, False
 
 
@@ -182,23 +190,12 @@ def load_pair_of(run: Run, recipe: Recipe, settled: Plan) -> tuple[Voice, Voice]
     """Return (base, tuned) of ``run``, loaded as they were trained."""
     import torch
 
+    from weitiao.models.load import TYPES
     from weitiao.models.pair import load_pair
 
     trained = run.model if settled.method == "full" else run.adapter
-    device = torch.device(settled.device)
-    return load_pair(
-        source_of(recipe), trained, compute_type(settled), device, settled.quantization
-    )
-
-
-def compute_type(settled: Plan) -> torch.dtype:
-    """Return the type of the plan's matrix products."""
-    import torch
-
-    kind: torch.dtype = getattr(
-        torch, {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[settled.precision]
-    )
-    return kind
+    device, dtype = torch.device(settled.device), TYPES[settled.precision]
+    return load_pair(source_of(recipe), trained, dtype, device, settled.quantization)
 
 
 def log_of(run: Run, listeners: tuple[Listener, ...]) -> EventLog:
@@ -206,16 +203,57 @@ def log_of(run: Run, listeners: tuple[Listener, ...]) -> EventLog:
     return EventLog(run.events, listeners)
 
 
-def _refuse_other_settings(run: Run, recipe: Recipe) -> None:
-    """Raise where ``recipe`` asks for something else than the run was begun with."""
+def _go_on_with(run: Run, recipe: Recipe, exists: Exists, listeners: tuple[Listener, ...]) -> None:
+    """Let ``run`` be as ``recipe`` asks, as far as it can still be changed, and tell what was.
+
+    Raises:
+        RunError: it asks for something else than the run was begun with.
+    """
     begun = recipe_of(run)
+    asked = list(_differences(begun, recipe))
     if recipe.data.path and data_path(begun).resolve() != data_path(recipe).resolve():
-        asked: tuple[str, Any, Any] | None = ("data.path", begun.data.path, recipe.data.path)
-    else:
-        asked = next(_differences(begun, recipe), None)
-    if asked is not None:
-        setting, before, now = asked
-        raise RunError("error.run_settled", path=run.path, setting=setting, before=before, now=now)
+        asked.insert(0, ("data.path", begun.data.path, recipe.data.path))
+    for setting, before, now in asked:
+        if exists != "resume" or not _changeable(run, setting, before, now):
+            values = {"setting": setting, "before": before, "now": now}
+            raise RunError("error.run_settled", path=run.path, **values)
+    if asked:
+        _change(run, begun, asked, listeners)
+
+
+def _changeable(run: Run, setting: str, before: Any, now: Any) -> bool:
+    """Return whether ``setting`` has an effect still, and none on what was learnt before."""
+    from weitiao.plan.resolved import CHANGEABLE
+    from weitiao.training.launch import in_team
+
+    stage: Stage = "evaluate" if setting.startswith("evaluate.") else "train"
+    if setting not in CHANGEABLE or run.stage_done(stage) or in_team():
+        return False
+    # A checkpoint's may have been lowered where memory was short, so it is never raised.
+    return setting != "train.micro_batch_tokens" or before is None or now < before
+
+
+def _change(
+    run: Run,
+    begun: Recipe,
+    asked: Sequence[tuple[str, Any, Any]],
+    listeners: tuple[Listener, ...],
+) -> None:
+    from weitiao.plan.plan import read_plan, write_plan
+    from weitiao.plan.resolved import change, recipe_yaml
+    from weitiao.records.files import write_atomic
+    from weitiao.training.trackers import require_trackers
+
+    planned = read_plan(run.plan) if run.stage_done("plan") else None
+    recipe, plan = change(begun, planned, {setting: now for setting, _, now in asked})
+    require_trackers(recipe.train.trackers)
+    log = log_of(run, listeners)
+    with run.lock():
+        if plan is not None:
+            write_plan(plan, run.plan)
+        write_atomic(run.recipe, recipe_yaml(recipe, plan))
+        for setting, before, now in asked:
+            log.emit("run.changed", setting=setting, before=before, now=now)
 
 
 def _differences(begun: Any, asked: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from weitiao.api.begin import chat_format, data_path, find_run, recipe_of, source_of
-from weitiao.errors import PlanError
 from weitiao.events import EventLog, Listener
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from weitiao.plan.machine import Machine
     from weitiao.plan.plan import Plan
     from weitiao.plan.recipe import Recipe
-    from weitiao.records.render import Sample
+    from weitiao.records.options import DataOptions
+    from weitiao.records.record import Record
+    from weitiao.records.render import ChatFormat, Sample
     from weitiao.runs import Run
 
 
-def make(recipe: Recipe, samples: Sequence[Sample], machine: Machine, *, probe: bool) -> Plan:
-    """Return the plan for training on ``samples`` on ``machine``; nothing is written.
+def make(
+    recipe: Recipe,
+    records: Mapping[str, Sequence[Record]],
+    chat: ChatFormat,
+    machine: Machine,
+    *,
+    probe: bool,
+) -> Plan:
+    """Return the plan for training on ``machine``; nothing is written.
 
-    Its time rests on published or measured rates of the hardware, with ``probe`` on half a
-    minute of training. A machine that is elsewhere is not measured.
+    ``records``: those of train, val and test. The plan's time rests on published or measured
+    rates of the hardware, with ``probe`` on half a minute of training. A machine that is
+    elsewhere is not measured.
+
+    Raises:
+        PlanError: there are no training rows.
     """
     import numpy as np
 
@@ -32,7 +48,10 @@ def make(recipe: Recipe, samples: Sequence[Sample], machine: Machine, *, probe: 
     from weitiao.plan.settle import choose_device
     from weitiao.plan.shape import ModelShape
     from weitiao.plan.sharing import executed_tokens
+    from weitiao.records.prepare import load_samples
 
+    samples = load_samples(records["train"], chat, recipe.data)
+    others = load_samples([*records["val"], *records["test"]], chat, recipe.data)
     source = source_of(recipe)
     shape = ModelShape.from_config(read_config(source), weights_on_disk(source))
     device, _ = choose_device(recipe, machine)
@@ -44,7 +63,13 @@ def make(recipe: Recipe, samples: Sequence[Sample], machine: Machine, *, probe: 
     )
     lengths = np.array([len(sample.ids) for sample in samples])
     scored = np.array([int(sample.scored.sum()) for sample in samples])
-    made = make_plan(recipe, shape, lengths, scored, machine, rates)
+    given = partial(
+        make_plan,
+        *(recipe, shape, lengths, scored, machine),
+        answers=_answers(samples, records["train"], chat, recipe.data),
+        held_out=max((len(sample.ids) for sample in others), default=0),
+    )
+    made = given(rates)
     rows = [sample.ids for sample in samples]
     executed = executed_tokens(rows, made.batch_size, made.micro_batch_tokens, made.seed)
     kept = 1.0
@@ -53,17 +78,35 @@ def make(recipe: Recipe, samples: Sequence[Sample], machine: Machine, *, probe: 
 
         kept = kept_share(source, made)
 
-    def planned() -> Plan:
-        given = (recipe, shape, lengths, scored, machine, rates)
-        return make_plan(*given, executed_tokens=executed, kept_share=kept)
-
-    made = planned()
+    given = partial(given, executed_tokens=executed, kept_share=kept)
+    made = given(rates)
     if probe and made.fits:
         from weitiao.training.probe import token_seconds
 
-        rates = replace(rates, token_seconds=token_seconds(source, made, samples))
-        made = planned()
+        made = given(replace(rates, token_seconds=token_seconds(source, made, samples)))
     return made
+
+
+def _answers(
+    samples: Sequence[Sample], records: Sequence[Record], chat: ChatFormat, options: DataOptions
+) -> npt.NDArray[np.integer]:
+    """Return the tokens that the model is to say of each sample, the longest of its answers.
+
+    Reasoning that is only read in training is said by the model too. Of a text there is no
+    answer: it was all learnt.
+    """
+    import numpy as np
+
+    from weitiao.records.prepare import load_samples
+
+    if options.reasoning == "context":
+        samples = load_samples(records, chat, options.model_copy(update={"reasoning": "learn"}))
+    said = []
+    for sample in samples:
+        if records[sample.row].text is None:
+            edges = np.flatnonzero(np.diff(sample.scored, prepend=False, append=False))
+            said.append((edges[1::2] - edges[::2]).max(initial=0))
+    return np.array(said, dtype=np.int64)
 
 
 def _asked_of(run: Run, said: Recipe) -> Recipe:
@@ -111,18 +154,17 @@ def forecast(
     """
     from weitiao.plan.cards import elsewhere
     from weitiao.plan.machine import probe
-    from weitiao.records.prepare import check, load_records, load_samples
+    from weitiao.records.prepare import check, load_records
+    from weitiao.records.split import PARTS
 
     machine = elsewhere(probe(torch_allowed=False), gpu, memory)
     run = find_run(target)
     asked = recipe if run is None else _asked_of(run, recipe)
     formatted = chat_format(asked)
+    records: dict[str, Sequence[Record]]
     if run is not None and run.stage_done("records"):
-        records = load_records(run.records / "train.jsonl")
+        records = {part: load_records(run.records / f"{part}.jsonl") for part in PARTS}
     else:
         checked = check(data_path(asked), asked.data, formatted, EventLog(None, listeners))
-        records = [checked.records[i] for i in checked.split["train"]]
-    samples = load_samples(records, formatted, asked.data)
-    if not samples:
-        raise PlanError("error.no_training_rows")
-    return make(asked, samples, machine, probe=False)
+        records = {part: [checked.records[i] for i in rows] for part, rows in checked.split.items()}
+    return make(asked, records, formatted, machine, probe=False)

@@ -55,6 +55,8 @@ def plan(run: Run, listeners: tuple[Listener, ...] = (), *, probe: bool = False)
     from weitiao.plan.plan import read_plan, write_plan
     from weitiao.plan.resolved import as_asked, recipe_yaml
     from weitiao.records.files import write_atomic
+    from weitiao.records.prepare import load_records
+    from weitiao.records.split import PARTS
 
     begun = run.checkpoints() or run.stage_done("train")
     try:
@@ -69,8 +71,8 @@ def plan(run: Run, listeners: tuple[Listener, ...] = (), *, probe: bool = False)
     refuse_in_team()
     split(run, listeners)
     recipe = recipe_of(run) if planned is None else as_asked(recipe_of(run), planned)
-    samples, _ = _samples(run, "train", recipe, chat_format(recipe))
-    made = make(recipe, samples, look(run.path), probe=probe)
+    records = {part: load_records(run.records / f"{part}.jsonl") for part in PARTS}
+    made = make(recipe, records, chat_format(recipe), look(run.path), probe=probe)
     with run.lock():
         write_plan(made, run.plan)
         write_atomic(run.recipe, recipe_yaml(recipe, made))
@@ -104,9 +106,8 @@ def _train_here(run: Run, settled: Plan, listeners: tuple[Listener, ...]) -> Non
     """Train in this process, alone or as one of several."""
     import torch
 
-    from weitiao.api.begin import compute_type
     from weitiao.models.adapters import add_adapter
-    from weitiao.models.load import load_model
+    from weitiao.models.load import TYPES, load_model
     from weitiao.training.launch import lowered
     from weitiao.training.loop import Work
     from weitiao.training.loop import train as train_loop
@@ -123,7 +124,7 @@ def _train_here(run: Run, settled: Plan, listeners: tuple[Listener, ...]) -> Non
     with join(settled) as team:
         base = load_model(
             source_of(recipe),
-            torch.float32 if whole else compute_type(settled),
+            torch.float32 if whole else TYPES[settled.precision],
             # Of weights that are spread out, only its part goes to each GPU.
             torch.device("cpu" if team.sharded else settled.device),
             len(formatted.tokenizer),  # type: ignore[arg-type]

@@ -81,7 +81,7 @@ def demo(
     with View(screen()) as view:
         view.note(say("cli.demo"))
         view.wait(say("cli.progress.loading"))
-        run = api.start(recipe, out, asked.exists, name="demo")
+        run = api.start(recipe, out, asked.exists, name="demo", listeners=(view,))
         go(view, run, "run", resume=resume, made=not resume)
 
 

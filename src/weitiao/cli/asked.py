@@ -108,7 +108,7 @@ def _go(target: str, asked: Asked, goal: "Goal") -> None:
         if asked.elsewhere:
             forecast(view, target, recipe, asked.gpu, asked.memory)
             return
-        run, made = api.open_or_start(target, recipe, asked.out, asked.exists)
+        run, made = api.open_or_start(target, recipe, asked.out, asked.exists, (view,))
         if asked.detach:
             from weitiao.cli.detached import begin
 

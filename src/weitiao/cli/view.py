@@ -19,6 +19,9 @@ SECONDS_BETWEEN_LINES, MOST_BETWEEN_LINES = 5.0, 60.0
 
 _STEPS_AVERAGED = 10
 
+_LOOKS_PER_SECOND = 2
+"""How often the moving line is drawn again: each time takes milliseconds from the training."""
+
 
 class View:
     """Listens to a run and shows it on ``console``; a context that ends any moving line."""
@@ -32,6 +35,7 @@ class View:
         self._validation = ""
         self._answering = ""
         self._shown: dict[str, Callable[[dict[str, Any]], None]] = {
+            "run.changed": self._changed,
             "records.progress": self._reading,
             "train.torn": self._torn,
             "train.resumed": self._resumed,
@@ -39,6 +43,7 @@ class View:
             "train.step": self._step,
             "train.eval": self._validated,
             "train.shrunk": self._shrunk,
+            "train.rescaled": self._rescaled,
             "train.stopping": self._stopping,
             "train.tracker_failed": self._untracked,
             "train.done": self._trained,
@@ -97,6 +102,7 @@ class View:
                     TextColumn("{task.fields[text]}", markup=False),
                     console=self.console,
                     transient=True,
+                    refresh_per_second=_LOOKS_PER_SECOND,
                 )
                 self._moving.add_task("", total=total, text=text)
                 self._moving.start()
@@ -111,6 +117,10 @@ class View:
 
     def _reading(self, data: dict[str, Any]) -> None:
         self._move(0, None, say("cli.progress.reading", rows=f"{data['rows']:,}"))
+
+    def _changed(self, data: dict[str, Any]) -> None:
+        told = {key: clean(str(data[key])) for key in ("setting", "before", "now")}
+        self.note(say("cli.changed", **told))
 
     def _torn(self, data: dict[str, Any]) -> None:
         self.note(say("cli.torn", step=data["step"]), "yellow")
@@ -174,7 +184,12 @@ class View:
         self.note(say("cli.shrunk", tokens=data["micro_batch_tokens"]), "yellow")
 
     def _stopping(self, data: dict[str, Any]) -> None:
-        self.note(say("cli.stopping"), "yellow")
+        # Where there is no terminal, as in the log of the background, no key can be pressed.
+        key = "cli.stopping" if self.console.is_terminal else "cli.stopping_asked"
+        self.note(say(key), "yellow")
+
+    def _rescaled(self, data: dict[str, Any]) -> None:
+        self.note(say("cli.rescaled", step=data["step"]), "dim")
 
     def _untracked(self, data: dict[str, Any]) -> None:
         cause = clean(data["cause"])

@@ -30,9 +30,16 @@ from transformers.utils import cached_file
 
 from weitiao.errors import ModelError
 from weitiao.models.quantized import compute_exactly, quantization_config, require_bitsandbytes
-from weitiao.plan.recipe import Quantization
+from weitiao.plan.recipe import Precision, Quantization
 
 EMBEDDED = "embedded"
+
+TYPES: dict[Precision, torch.dtype] = {
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+}
+"""The types of matrix products, and of a frozen base."""
 
 KNOWN_MODELS = (
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",

@@ -1,6 +1,6 @@
 """Making a job fit into memory: how many tokens at once, and with how much checkpointing."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -28,13 +28,17 @@ class Rows:
     """The training samples: tokens and scored tokens of each.
 
     ``computed``: the share of the tokens that is left to compute once beginnings are shared;
-    ``draws``: the optimizer steps, each with samples drawn at random.
+    ``draws``: the optimizer steps, each with samples drawn at random; ``answers``: tokens that
+    the model is to say, of each sample that has any; ``held_out``: the tokens of the longest
+    sample that is not trained on.
     """
 
     lengths: npt.NDArray[np.integer]
     scored: npt.NDArray[np.integer]
     computed: float = 1.0
     draws: int = 1
+    answers: npt.NDArray[np.integer] = field(default_factory=lambda: np.zeros(0, np.int64))
+    held_out: int = 0
 
     @property
     def longest(self) -> int:
@@ -45,6 +49,16 @@ class Rows:
     def tokens(self) -> int:
         """The tokens of all samples."""
         return int(self.lengths.sum())
+
+    @property
+    def longest_answer(self) -> int:
+        """The tokens of the longest answers but for a hundredth of them; 0 where there are none."""
+        return int(np.quantile(self.answers, 0.99)) if len(self.answers) else 0
+
+    @property
+    def mean_answer(self) -> float:
+        """The tokens of an answer."""
+        return float(self.answers.mean()) if len(self.answers) else 0.0
 
     @property
     def squares(self) -> float:

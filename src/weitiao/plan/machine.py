@@ -36,8 +36,8 @@ class Machine:
     ``cpu_bf16``: the processor multiplies bf16 itself (fast), by way of fp32 (emulated),
     or it is not known (none). ``process_bytes``: what this process holds already, torch and
     tokenizer included, or 0 where it was not looked at. ``bitsandbytes``: the library
-    for weights and optimizer states of few bits is installed. ``elsewhere``: it is not this
-    machine.
+    for weights and optimizer states of few bits is installed; ``deepspeed`` likewise.
+    ``elsewhere``: it is not this machine.
     """
 
     cores: int
@@ -51,6 +51,7 @@ class Machine:
     torch: str | None
     process_bytes: int = 0
     bitsandbytes: bool = True
+    deepspeed: bool = True
     elsewhere: bool = False
 
     def free_on(self, device: Device) -> int:
@@ -84,6 +85,7 @@ def probe(path: Path = Path(), torch_allowed: bool = True) -> Machine:
         torch=_version("torch"),
         process_bytes=_held() if torch_allowed else 0,
         bitsandbytes=_version("bitsandbytes") is not None,
+        deepspeed=_version("deepspeed") is not None,
     )
 
 

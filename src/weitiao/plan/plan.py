@@ -1,6 +1,5 @@
 """The plan: what will be done on this machine, predicted, with the reason for each setting."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,11 +8,11 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from weitiao.errors import PlanError, RunError
-from weitiao.plan import cost, rules
+from weitiao.plan import cost
 from weitiao.plan.cost import Rates
-from weitiao.plan.fit import Rows, gigabytes
+from weitiao.plan.fit import Rows
 from weitiao.plan.machine import Machine
-from weitiao.plan.memory import disk_bytes, peak_memory
+from weitiao.plan.problems import problems_of, warnings_of
 from weitiao.plan.recipe import (
     Checkpointing,
     Device,
@@ -27,8 +26,7 @@ from weitiao.plan.recipe import (
     Strategy,
     Tracker,
 )
-from weitiao.plan.remedies import Unfit, remedies
-from weitiao.plan.rules import Reason, because
+from weitiao.plan.rules import Reason
 from weitiao.plan.settle import Settled
 from weitiao.plan.shape import ModelShape
 from weitiao.records.files import write_atomic
@@ -163,6 +161,8 @@ def make_plan(
     *,
     executed_tokens: int | None = None,
     kept_share: float = 1.0,
+    answers: npt.NDArray[np.integer] | None = None,
+    held_out: int = 0,
 ) -> Plan:
     """Return what will be done; pure arithmetic, so the same inputs give the same plan.
 
@@ -170,16 +170,18 @@ def make_plan(
     are those of the device that will be used (:func:`~weitiao.plan.settle.choose_device`),
     where measured. ``executed_tokens``: of an epoch, where beginnings are shared; used where
     the plan shares them. ``kept_share``: what a layer keeps for the backward pass, over what
-    the shape says.
+    the shape says. ``answers``: tokens that the model is to say in each sample, ``scored``
+    where not given. ``held_out``: tokens of the longest sample that is not trained on.
 
     Raises:
         PlanError: there are no training rows, or a GPU is asked for and none is there.
     """
     if len(lengths) == 0:
         raise PlanError("error.no_training_rows")
-    rows = Rows(np.asarray(lengths), np.asarray(scored))
+    said = np.asarray(scored if answers is None else answers)
+    rows = Rows(np.asarray(lengths), np.asarray(scored), answers=said, held_out=held_out)
     settled = Settled(recipe, shape, rows, machine, rates, executed_tokens, kept_share)
-    problems, helps = _problems(settled)
+    problems, helps = problems_of(settled)
     predicted = _predict(settled)
     return Plan(
         model=recipe.model.name,
@@ -194,7 +196,7 @@ def make_plan(
         predicted=predicted,
         fits=not problems,
         problems=tuple(problems),
-        warnings=tuple(_warnings(settled, predicted)),
+        warnings=tuple(warnings_of(settled, predicted.train_seconds)),
         remedies=tuple(helps),
     )
 
@@ -209,7 +211,7 @@ def _predict(settled: Settled) -> Predicted:
     answered = len(rows.lengths) * test_share / train_share if train_share else 0.0
     answered = min(recipe.evaluate.rows, max(1, round(answered)))
     # The base seldom stops before the limit; the tuned model answers as long as the data do.
-    new_tokens = values["max_new_tokens"] + float(rows.scored.mean())
+    new_tokens = values["max_new_tokens"] + rows.mean_answer
     answering = cost.generation_seconds(
         shape,
         job,
@@ -225,69 +227,3 @@ def _predict(settled: Settled) -> Predicted:
         eval_seconds=round(answering, 1),
         tokens_per_second=round(rows.tokens / settled.epoch_seconds, 1),
     )
-
-
-LONG_HOURS = 12.0
-"""A run predicted to take longer is warned about."""
-
-
-def _warnings(settled: Settled, predicted: Predicted) -> list[Reason]:
-    """Return what the user should know before starting a run that does fit."""
-    hours = predicted.train_seconds / 3600
-    if hours <= LONG_HOURS:
-        return []
-    in_an_hour = int(settled.values["steps"] / hours)
-    return [because("plan.warning.slow", hours=round(hours), steps=max(1, in_an_hour))]
-
-
-def _problems(settled: Settled) -> tuple[list[Reason], list[Reason]]:
-    """Return what keeps the plan from being carried out, and what would help."""
-    shape, found, machine = settled.shape, settled.fit, settled.machine
-    problems, helps = _memory_problems(settled)
-    if settled.rows.longest > shape.max_positions:
-        problems.append(
-            because(
-                "plan.problem.positions", longest=settled.rows.longest, most=shape.max_positions
-            )
-        )
-        helps.append(because("plan.remedy.positions", most=shape.max_positions))
-    if not rules.computes(settled.values["precision"], settled.device, machine):
-        precision = settled.values["precision"]
-        gpu = machine.gpus[0].name if settled.device == "cuda" else ""
-        key = "plan.problem.precision_gpu" if gpu else "plan.problem.precision_cpu"
-        problems.append(because(key, precision=precision, gpu=gpu))
-        helps.append(because("plan.remedy.precision"))
-    few_bits = settled.values["method"] == "qlora" or "8bit" in settled.values["optimizer"]
-    few_bits = few_bits or settled.values["optimizer"].startswith("paged")
-    if few_bits and not machine.bitsandbytes:
-        problems.append(because("plan.problem.bitsandbytes"))
-        helps.append(because("plan.remedy.bitsandbytes"))
-    disk = disk_bytes(shape, found.job, settled.values["keep_checkpoints"])
-    if disk > machine.disk_free_bytes and not machine.elsewhere:
-        room = gigabytes(machine.disk_free_bytes)
-        problems.append(because("plan.problem.disk", need=gigabytes(disk), free=room))
-        helps.append(because("plan.remedy.disk"))
-    return problems, helps
-
-
-def _memory_problems(settled: Settled) -> tuple[list[Reason], list[Reason]]:
-    found, machine, rows = settled.fit, settled.machine, settled.rows
-    if found.fits:
-        return [], []
-    free = machine.free_on(found.job.device) // (
-        settled.values["processes"] if settled.device == "cpu" else 1
-    )
-    need = found.free_needed
-    key = "plan.problem.memory_gpu" if found.job.device == "cuda" else "plan.problem.memory"
-    missing = gigabytes(need - free)
-    problems = [because(key, need=gigabytes(need), free=gigabytes(free), missing=missing)]
-    usual = int(np.median(rows.lengths))
-    alone = replace(found.job, tokens=usual, scored=min(found.job.scored, usual))
-    if rows.longest > 2 * usual and peak_memory(settled.shape, alone) <= found.limit:
-        over = int((rows.lengths > usual).sum())
-        problems.append(
-            because("plan.problem.longest", longest=rows.longest, usual=usual, rows=over)
-        )
-    batch = -(-settled.values["batch_size"] // settled.values["processes"])
-    unfit = Unfit(settled.shape, found, rows, machine, settled.recipe, batch)
-    return problems, remedies(unfit)

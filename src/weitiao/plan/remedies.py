@@ -120,7 +120,7 @@ def _levers(unfit: Unfit, asked: _Ask) -> list[_Lever]:
     half = "bf16" if not cuda or machine.gpus[0].bf16 else "fp16"
     may_cpu = cuda and not machine.elsewhere
     rank = job.adapted and job.rank > _SMALL_RANK
-    may_quantize = job.method == "lora" and train.lora.init != "pissa"
+    may_quantize = train.lora.init != "pissa"
     useful: tuple[tuple[bool, str, object, str, float], ...] = (
         (train.micro_batch_tokens is not None, "micro_batch_tokens", None, "nothing", 0.1),
         (
@@ -148,9 +148,9 @@ def _levers(unfit: Unfit, asked: _Ask) -> list[_Lever]:
         ),
         (full and job.optimizer != "adafactor", "optimizer", "adafactor", "adafactor", 1.5),
         (rank, "lora.rank", _SMALL_RANK, "rank", 1.5),
-        (may_quantize, "method", "qlora", "qlora", 1.6),
+        (may_quantize and job.method == "lora", "method", "qlora", "qlora", 1.6),
         (full, "method", "lora", "lora", 2.0),
-        (full, "method", "qlora", "qlora", 3.6),
+        (may_quantize and full, "method", "qlora", "qlora", 3.6),
         (may_cpu, "device", "cpu", "cpu", 9.0),
     )
     levers: list[_Lever] = [

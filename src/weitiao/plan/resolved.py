@@ -2,10 +2,12 @@
 
 import io
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from weitiao.plan.plan import Plan
 from weitiao.plan.recipe import Recipe
+from weitiao.plan.rules import because
 from weitiao.words import Language, say
 
 _DERIVED: dict[tuple[str, ...], str] = {
@@ -30,6 +32,33 @@ _DERIVED: dict[tuple[str, ...], str] = {
     ("evaluate", "batch_size"): "eval_batch_size",
 }
 """Options that the plan fills in: where each stands in the recipe → the plan's field."""
+
+
+CHANGEABLE = {
+    "train.micro_batch_tokens": "micro_batch_tokens",
+    "train.gradient_checkpointing": "gradient_checkpointing",
+    "train.save_every": "save_every",
+    "train.keep_checkpoints": "keep_checkpoints",
+    "train.trackers": "trackers",
+    "evaluate.max_new_tokens": "max_new_tokens",
+    "evaluate.batch_size": "eval_batch_size",
+}
+"""Options that a run under way can be gone on with changed → the plan's field."""
+
+
+def change(
+    recipe: Recipe, plan: Plan | None, changes: Mapping[str, Any]
+) -> tuple[Recipe, Plan | None]:
+    """Return recipe and plan with ``changes``: values by the names in :data:`CHANGEABLE`."""
+    for key, value in changes.items():
+        group, _, option = key.partition(".")
+        options = getattr(recipe, group).model_copy(update={option: value})
+        recipe = recipe.model_copy(update={group: options})
+        if plan is not None:
+            name, held = CHANGEABLE[key], tuple(value) if isinstance(value, list) else value
+            reasons = {**plan.reasons, name: because("plan.reason.asked")}
+            plan = plan.model_copy(update={name: held, "reasons": reasons})
+    return recipe, plan
 
 
 def resolve(recipe: Recipe, plan: Plan) -> Recipe:

@@ -5,15 +5,13 @@ from dataclasses import replace
 from math import ceil
 from typing import Any, TypeVar
 
-import numpy as np
-
 from weitiao.errors import PlanError
 from weitiao.plan import cost, rules
 from weitiao.plan.cost import Rates
 from weitiao.plan.fit import MOST_TOKENS, Fit, Rows, answers_at_once, fit, gigabytes, usable_bytes
 from weitiao.plan.job import Job
 from weitiao.plan.machine import Machine
-from weitiao.plan.recipe import Device, Recipe
+from weitiao.plan.recipe import Device, Recipe, Strategy
 from weitiao.plan.rules import Reason, because
 from weitiao.plan.shape import ModelShape
 
@@ -83,6 +81,17 @@ class Settled:
         self.epoch_seconds = self._epoch_seconds()
         self._rhythm()
 
+    @property
+    def virtual_tokens(self) -> int:
+        """The virtual tokens before every row."""
+        return self.values["prefix_tokens"] if self.values["method"] == "prefix" else 0
+
+    @property
+    def sharded(self) -> Strategy | None:
+        """How the weights are spread out over several processes; None where they are not."""
+        strategy: Strategy = self.values["strategy"]
+        return strategy if self.values["processes"] > 1 and strategy != "ddp" else None
+
     def _take(self, name: str, asked: Value | None, derived: tuple[Value, Reason]) -> Value:
         value, reason = derived if asked is None else (asked, because("plan.reason.asked"))
         self.values[name], self.reasons[name] = value, reason
@@ -135,8 +144,10 @@ class Settled:
             rules.learning_rate(how, train.objective, params),
         )
         scored, per_rank = int(self.rows.scored.sum()), self.shape.lora_params(1)
-        derived = rules.lora_rank(count, params, scored, per_rank)
-        rank = self._take("lora_rank", train.lora.rank, derived)
+        derived, why = rules.lora_rank(count, params, scored, per_rank)
+        layers = self.shape.targeted(self.values["lora_targets"])
+        derived = min([derived, *(layer.most_rank for layer in layers)])
+        rank = self._take("lora_rank", train.lora.rank, (derived, why))
         self._take("lora_alpha", train.lora.alpha, rules.lora_alpha(rank))
         per_epoch = ceil(count / batch)
         self._take("steps_per_epoch", None, (per_epoch, because("plan.reason.computed")))
@@ -151,7 +162,7 @@ class Settled:
         self._take(
             "max_new_tokens",
             self.recipe.evaluate.max_new_tokens,
-            rules.max_new_tokens(train.objective, int(np.quantile(self.rows.scored, 0.99))),
+            rules.max_new_tokens(train.objective, self.rows.longest_answer),
         )
 
     def _fit(self) -> Fit:
@@ -195,7 +206,7 @@ class Settled:
             key = "plan.reason.default" if asked == "auto" else "plan.reason.asked"
             self._take("strategy", None, (asked, because(key)))
             return spread if asked in ("fsdp", "deepspeed") else found
-        if found.fits or not spread.fits or found.job.quantization != "none":
+        if found.fits or not spread.fits or rules.spreading_refused("fsdp", found.job):
             self._take("strategy", None, ("ddp", because("plan.reason.strategy_ddp")))
             return found
         need = gigabytes(found.free_needed)
@@ -206,6 +217,7 @@ class Settled:
         """Take a base of 4 bits where LoRA on the whole one does not fit on the GPU."""
         train = self.recipe.train
         may = found.job.method == "lora" and train.method is None and train.lora.init != "pissa"
+        may = may and found.job.share == 1  # of few bits, weights cannot be spread out
         if found.fits or not may or self.device != "cuda" or not self.machine.bitsandbytes:
             return found
         smaller = self._fitted(replace(found.job, method="qlora", quantization="nf4"))
@@ -230,7 +242,7 @@ class Settled:
     def _answers(self, found: Fit) -> None:
         """Settle how many rows are answered at once: as many as asked, where memory allows."""
         evaluate = self.recipe.evaluate
-        length = self.rows.longest + self.values["max_new_tokens"]
+        length = self.virtual_tokens + self.rows.longest + self.values["max_new_tokens"]
         rows = answers_at_once(self.shape, found.job, found.limit, evaluate.batch_size, length)
         key = "plan.reason.default"
         if rows < evaluate.batch_size:

@@ -20,6 +20,11 @@ class Linear:
     inputs: int
     outputs: int
 
+    @property
+    def most_rank(self) -> int:
+        """The largest rank that its update can have."""
+        return min(self.inputs, self.outputs)
+
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:

@@ -14,19 +14,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from weitiao.models.adapters import add_adapter, transformers_model
 from weitiao.models.flat import autocast, fast_path, virtual_prompt
+from weitiao.models.load import TYPES as TYPES
 from weitiao.models.load import ModelSource
 from weitiao.models.segments import Attending
 from weitiao.plan.memory import layer_token_bytes
 from weitiao.plan.plan import Plan
-from weitiao.plan.recipe import Precision
 from weitiao.plan.settle import job_of
 from weitiao.records.prefixes import Segment
-
-TYPES: dict[Precision, torch.dtype] = {
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-    "fp32": torch.float32,
-}
 
 _TOKENS = 64
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from weitiao import errors
@@ -64,8 +65,12 @@ def train_as_team(run: Run, plan: Plan, listeners: Sequence[Listener] = ()) -> N
     micro-batches.
 
     Raises:
+        TrainingError: there are fewer GPUs than processes on this computer.
         WeitiaoError: what one of the processes raised.
     """
+    gpus = torch.cuda.device_count()
+    if plan.device == "cuda" and plan.processes > gpus:
+        raise TrainingError("error.team_gpus", processes=plan.processes, gpus=gpus)
     # -P: what lies in the working directory must not be taken for a library.
     command = [sys.executable, "-P", "-m", "weitiao.cli", "train", str(run.path), "--resume"]
     look, tokens = retold(run.events, listeners), plan.micro_batch_tokens

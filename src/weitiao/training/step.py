@@ -141,8 +141,10 @@ def _backward(
     except (RuntimeError, MemoryError) as cause:
         if not short_of_memory(cause):
             raise
-        if work.team.sharded and len(numbers) > 1:
+        if work.team.sharded:
             # The others wait for this process in the midst of a layer: all must begin anew.
+            if flat.rows == 1:
+                raise TrainingError("error.out_of_memory", tokens=flat.tokens) from cause
             budget = engine.progress.micro_batch_tokens
             raise TrainingError("error.team_memory", rank=work.team.rank, tokens=budget) from cause
         return None

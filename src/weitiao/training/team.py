@@ -111,8 +111,8 @@ def join(plan: Plan) -> Iterator[Team]:
     """Take this process's place in the team that it was started for; alone if for none.
 
     Raises:
-        TrainingError: not as many processes were started as planned, there are fewer GPUs
-            than processes on this computer, or what was asked cannot be done by several.
+        TrainingError: not as many processes were started as planned, or there are fewer GPUs
+            than processes on this computer.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -121,7 +121,6 @@ def join(plan: Plan) -> Iterator[Team]:
     if plan.processes != size:
         raise TrainingError("error.team_size", planned=plan.processes, started=size)
     team = Team(int(os.environ["RANK"]), size, "ddp" if plan.strategy == "auto" else plan.strategy)
-    _require_possible(plan, team)
     backend = "gloo"
     if plan.device == "cuda":
         place, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
@@ -134,17 +133,6 @@ def join(plan: Plan) -> Iterator[Team]:
     yield team
     # Not after an error: processes that are in the midst of something would wait for it.
     dist.destroy_process_group()
-
-
-def _require_possible(plan: Plan, team: Team) -> None:
-    if not team.sharded:
-        return
-    if plan.quantization != "none":
-        raise TrainingError("error.team_quantized", strategy=team.strategy)
-    if plan.optimizer != "adamw" and (plan.method == "full" or team.strategy == "deepspeed"):
-        raise TrainingError("error.team_optimizer", strategy=team.strategy)
-    if plan.precision == "fp16" and team.strategy == "deepspeed":
-        raise TrainingError("error.team_fp16")
 
 
 def allot(costs: Sequence[float], parts: int) -> list[list[int]]:

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 import torch
 from peft import PeftModel
@@ -13,8 +14,8 @@ from weitiao.events import EventLog
 from weitiao.models.adapters import transformers_model
 from weitiao.models.flat import Flat, flatten
 from weitiao.models.graphs import Graphs
+from weitiao.models.load import TYPES
 from weitiao.plan.plan import Plan
-from weitiao.plan.recipe import Precision
 from weitiao.records.prefixes import common_length
 from weitiao.records.record import Origin
 from weitiao.records.render import Sample
@@ -26,12 +27,6 @@ from weitiao.training.sharding import MicroStep, shard
 from weitiao.training.team import ALONE, Team, allot, row_cost
 from weitiao.training.updates import Updates
 from weitiao.training.zero import Zero
-
-_TYPES: dict[Precision, torch.dtype] = {
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-    "fp32": torch.float32,
-}
 
 RECENT_STEPS = 20
 """The time left is judged by this many steps: a laptop slows down as it grows warm."""
@@ -64,7 +59,7 @@ class Work:
     @property
     def precision(self) -> torch.dtype:
         """The type of the matrix products."""
-        return _TYPES[self.plan.precision]
+        return TYPES[self.plan.precision]
 
 
 @dataclass(slots=True, eq=False)
@@ -140,10 +135,11 @@ class Engine:
         return micro_batches(samples, chosen, budget, share=share)
 
     def eta(self) -> float:
-        """Return the seconds left after a step: steps as the last few, looks as the last one."""
+        """Return the seconds left after a step: steps as the usual of late, looks as the last."""
         plan, step = self.work.plan, self.progress.step
         looks = -(-plan.steps // plan.eval_every) - max(0, step - 1) // plan.eval_every
-        pace = sum(self.recent) / max(1, len(self.recent))
+        # The middle one: the first step, and one that something else slowed down, say nothing.
+        pace = median(self.recent) if self.recent else 0.0
         return pace * (plan.steps - step) + self.look_seconds * looks
 
 
