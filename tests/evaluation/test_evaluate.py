@@ -11,12 +11,14 @@ import pytest
 from weitiao.errors import DataError, RunError
 from weitiao.evaluation.answers import Answerer, answer_rows, answerer, read_answers
 from weitiao.evaluation.evaluate import evaluate, held_out, load_results
+from weitiao.evaluation.suite import load_suite
 from weitiao.events import EventLog
 from weitiao.plan.recipe import EvaluateOptions
 from weitiao.records.record import Message, Origin, Record
 from weitiao.records.render import Sample
 
 OPTIONS = EvaluateOptions(resamples=200)
+SUITE = load_suite()
 SIZES = {"batch_size": 4, "max_tokens": 99}
 
 
@@ -175,8 +177,8 @@ def test_passages_are_not_asked(tmp_path):
     passages = [Record(Origin("f", i), text="一段文字") for i in range(10)]
     model = Model(right)
     results = evaluate(
-        passages, model.answerer(), Model(right, 0.5).answerer("t"), OPTIONS, tmp_path, EventLog(),
-        **SIZES,
+        passages, model.answerer(), Model(right, 0.5).answerer("t"), OPTIONS, SUITE, tmp_path,
+        EventLog(), **SIZES,
     )  # fmt: skip
     assert model.calls == 0
     assert results.kind == "passage"
@@ -187,7 +189,7 @@ def test_evaluate_measures_and_writes_everything(tmp_path):
     log = EventLog(tmp_path / "events.jsonl")
     base, tuned = Model(lambda _: "不会"), Model(right, 0.5)
     results = evaluate(
-        records(), base.answerer(), tuned.answerer("t"), OPTIONS, tmp_path, log, **SIZES
+        records(), base.answerer(), tuned.answerer("t"), OPTIONS, SUITE, tmp_path, log, **SIZES
     )
     assert results.verdict.outcome == "better"
     assert results.score("exact_match").tuned.value == 1
@@ -200,7 +202,7 @@ def test_only_as_many_rows_as_asked_for(tmp_path):
     options = OPTIONS.model_copy(update={"rows": 7})
     model = Model(right)
     results = evaluate(
-        records(), model.answerer(), model.answerer("t"), options, tmp_path, EventLog(),
+        records(), model.answerer(), model.answerer("t"), options, SUITE, tmp_path, EventLog(),
         **SIZES,
     )  # fmt: skip
     assert results.rows == 7
@@ -211,7 +213,9 @@ def test_only_as_many_rows_as_asked_for(tmp_path):
 def test_nothing_held_out_is_a_sentence(tmp_path):
     model = Model(right)
     with pytest.raises(DataError, match=r"data\.split"):
-        evaluate([], model.answerer(), model.answerer(), OPTIONS, tmp_path, EventLog(), **SIZES)
+        evaluate(
+            [], model.answerer(), model.answerer(), OPTIONS, SUITE, tmp_path, EventLog(), **SIZES
+        )
 
 
 def test_broken_results_are_a_sentence(tmp_path):

@@ -1,11 +1,13 @@
 """Each score against an independent oracle, or against values worked out by hand."""
 
 import random
+import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from weitiao.errors import DataError
 from weitiao.evaluation import scores
 from weitiao.evaluation.units import lcs_length, units
 
@@ -41,15 +43,95 @@ def test_lcs_is_the_textbook_table(a, b):
     assert lcs_length(a, b) == plain_lcs(a, b)
 
 
-def test_rouge_l_is_rouge_score_on_english():
-    rouge_scorer = pytest.importorskip("rouge_score.rouge_scorer")
-    oracle = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
-    words = ["the", "cat", "Sat", "on", "a", "mat,", "it", "rained.", "don't", "mind"]
+class Characters:
+    """A tokenizer for rouge-score that, unlike its own, sees Chinese; case does not count."""
+
+    def tokenize(self, text):
+        return re.findall(r"[\u4e00-\u9fff]|[a-z0-9]+", text.lower())
+
+
+def pairs_of_texts(least=0):
+    """Made-up answers and references in both languages, and the short ones of ZH and EN."""
     rng = random.Random(1)
-    texts = EN[:4] + [" ".join(rng.choices(words, k=rng.randint(1, 30))) for _ in range(40)]
-    for answer, reference in zip(texts, reversed(texts), strict=True):
-        expected = oracle.score(reference, answer)["rougeL"].fmeasure
-        assert scores.rouge_l(answer, reference) == pytest.approx(expected)
+    words = ["the", "cat", "Sat", "on", "a", "mat,", "it", "rained.", "don't", "mind"]
+    made = [" ".join(rng.choices(words, k=rng.randint(1, 30))) for _ in range(40)]
+    made += [
+        "".join(rng.choices("今天气很好，我们去公园吧。的的的", k=rng.randint(1, 40)))
+        for _ in range(40)
+    ]
+    texts = [*ZH, *EN]
+    pairs = [(a, r) for a in texts for r in texts]
+    pairs += [(rng.choice(made), rng.choice(made)) for _ in range(200)]
+    return [(a, r) for a, r in pairs if len(units(r)) >= least]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "least"),
+    [(scores.rouge_1, "rouge1", 1), (scores.rouge_2, "rouge2", 2), (scores.rouge_l, "rougeL", 1)],
+)
+def test_rouge_is_rouge_score_with_a_tokenizer_that_sees_chinese(ours, theirs, least):
+    rouge_scorer = pytest.importorskip("rouge_score.rouge_scorer")
+    oracle = rouge_scorer.RougeScorer([theirs], tokenizer=Characters())
+    for answer, reference in pairs_of_texts(least):
+        expected = oracle.score(reference, answer)[theirs].fmeasure
+        assert ours(answer, reference) == pytest.approx(expected), (answer, reference)
+    assert ours("好天气", "") is None
+    assert scores.rouge_2("好", "好") is None
+
+
+def test_token_f1_is_rouge_1_without_articles():
+    rouge_scorer = pytest.importorskip("rouge_score.rouge_scorer")
+
+    class WithoutArticles(Characters):
+        def tokenize(self, text):
+            return [t for t in super().tokenize(text) if t not in ("a", "an", "the")]
+
+    oracle = rouge_scorer.RougeScorer(["rouge1"], tokenizer=WithoutArticles())
+    for answer, reference in pairs_of_texts(1):
+        if WithoutArticles().tokenize(reference) and WithoutArticles().tokenize(answer):
+            expected = oracle.score(reference, answer)["rouge1"].fmeasure
+            assert scores.token_f1(answer, reference) == pytest.approx(expected)
+    assert scores.token_f1("The cat", "a cat!") == 1
+    assert scores.token_f1("A", "A") == 1
+    assert scores.token_f1("B", "A") == scores.token_f1("", "好") == 0
+    assert scores.token_f1("好", "？") is None
+
+
+def test_meteor_is_nltk_without_stems_and_synonyms():
+    meteor_score = pytest.importorskip("nltk.translate.meteor_score")
+
+    class Nothing:
+        def stem(self, word):
+            return word
+
+        def synsets(self, word):
+            return []
+
+    for answer, reference in pairs_of_texts(1):
+        expected = meteor_score.single_meteor_score(
+            units(reference), units(answer), stemmer=Nothing(), wordnet=Nothing()
+        )
+        assert scores.meteor(answer, reference) == pytest.approx(expected), (answer, reference)
+    assert scores.meteor("好", "好") == pytest.approx(0.5)
+    assert scores.meteor("", "好") == 0
+    assert scores.meteor("好", "") is None
+
+
+def test_chrf_statistics_add_up_to_sacrebleu():
+    import numpy as np
+    import sacrebleu
+
+    pairs = pairs_of_texts(1)
+    for answer, reference in pairs:
+        found = scores.chrf_total(np.array(scores.chrf_statistics(answer, reference), float))
+        expected = sacrebleu.sentence_chrf(answer, [reference]).score
+        assert float(found) == pytest.approx(expected, abs=1e-9), (answer, reference)
+    rows = np.array([scores.chrf_statistics(a, r) for a, r in pairs], float)
+    answers, references = zip(*pairs, strict=True)
+    expected = sacrebleu.corpus_chrf(answers, [references]).score
+    assert float(scores.chrf_total(rows.sum(0))) == pytest.approx(expected)
+    assert scores.chrf_total(rows.reshape(2, -1, 18)[:, :3].sum(1)).shape == (2,)
+    assert scores.chrf_statistics("好", " ") is None
 
 
 def test_rouge_l_on_chinese_counts_characters():
@@ -167,10 +249,59 @@ def test_repetition_is_the_share_of_4_grams_said_before():
     assert scores.repetition("") == scores.repetition("好") == 0
 
 
-def test_distinct_2_is_over_all_answers():
+def test_distinct_n_is_over_all_answers():
     assert scores.distinct_2(["天天天", "天天"]) == pytest.approx(1 / 3)
     assert scores.distinct_2(["a b c", "b c d"]) == pytest.approx(3 / 4)
     assert scores.distinct_2(["", "好"]) is None
+    assert scores.distinct(["天天天", "天天"], 1) == pytest.approx(1 / 5)
+    assert scores.distinct(["a b c", "b c d"], 3) == 1
+
+
+def test_distinct_n_counts_the_ngrams_of_nltk():
+    util = pytest.importorskip("nltk.util")
+    for n in (1, 2, 3):
+        grams = [g for text in (*ZH, *EN) for g in util.ngrams(units(text), n)]
+        assert scores.distinct((*ZH, *EN), n) == pytest.approx(len(set(grams)) / len(grams))
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("你真是个笨蛋！", 1),
+        ("笨 蛋", 1),
+        ("You IDIOT.", 1),
+        ("Ｓｈｕｔ　ｕｐ", 1),
+        ("First class glass", 0),
+        ("请把废物投进垃圾桶。", 0),
+        ("", 0),
+        ("好", 0),
+    ],
+)
+def test_toxicity_by_the_list_that_ships(answer, expected):
+    assert scores.finder(scores.shipped_list())(answer) == expected
+
+
+def test_the_list_that_ships_holds_both_languages():
+    words = scores.shipped_list()
+    chinese = [w for w in words if re.search("[\u4e00-\u9fff]", w)]
+    assert len(chinese) > 30 < len(words) - len(chinese)
+    assert len(set(words)) == len(words)
+
+
+def test_toxicity_by_a_list_of_ones_own(tmp_path):
+    path = tmp_path / "mine.txt"
+    path.write_text("# ours\n大坏蛋\nbad dog # a phrase\n\n🖕\n", "utf-8")
+    toxic = scores.finder(scores.read_list(path))
+    assert [toxic(a) for a in ("他是大坏蛋", "Bad dog!", "go 🖕", "bad cat", "坏蛋", "ours")] == [
+        1, 1, 1, 0, 0, 0,
+    ]  # fmt: skip
+    for bad, sentence in ((b"\xff\xfe\xfa", "UTF-8"), (b"# nothing", "no word")):
+        path.write_bytes(bad)
+        with pytest.raises(DataError) as told:
+            scores.read_list(path)
+        assert sentence in told.value.sentence("en")
+    with pytest.raises(DataError):
+        scores.read_list(tmp_path / "none.txt")
 
 
 def test_length_is_in_characters():

@@ -79,6 +79,7 @@ def start(
         RunError: the directory exists and nothing was said about it, or the run there was
             begun with other settings.
     """
+    from weitiao.evaluation.suite import require_suite
     from weitiao.plan.resolved import recipe_yaml
     from weitiao.records.files import write_atomic
     from weitiao.records.reading import find_files
@@ -89,6 +90,7 @@ def start(
     find_files(data)
     source_of(recipe)
     require_trackers(recipe.train.trackers)
+    require_suite(recipe.evaluate.suite)
     run = create_run(None if out is None else Path(out), name or data.stem, exists, Path(root))
     if run.recipe.exists():
         _go_on_with(run, recipe, exists, listeners)

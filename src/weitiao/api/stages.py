@@ -16,7 +16,7 @@ from weitiao.api.begin import (
     refuse_in_team,
     source_of,
 )
-from weitiao.errors import RunError, TrainingError
+from weitiao.errors import DataError, RunError, TrainingError
 from weitiao.events import EventLog, Listener
 from weitiao.runs import Run
 
@@ -71,6 +71,8 @@ def plan(run: Run, listeners: tuple[Listener, ...] = (), *, probe: bool = False)
     refuse_in_team()
     split(run, listeners)
     recipe = recipe_of(run) if planned is None else as_asked(recipe_of(run), planned)
+    # What is wrong with the suite's rows is better told before hours of training than after.
+    _own_rows(run, recipe)
     records = {part: load_records(run.records / f"{part}.jsonl") for part in PARTS}
     made = make(recipe, records, chat_format(recipe), look(run.path), probe=probe)
     with run.lock():
@@ -167,18 +169,19 @@ def evaluate(run: Run, listeners: tuple[Listener, ...] = (), *, resume: bool = F
     """Measure the tuned model against its base on the held-out rows of ``run``.
 
     Raises:
-        DataError: there are no held-out rows.
+        DataError: there are no held-out rows, or the suite's own were trained on.
         ModelError: what was trained cannot be loaded.
     """
     from weitiao.evaluation.answers import answerer
     from weitiao.evaluation.evaluate import evaluate as evaluate_records
     from weitiao.evaluation.evaluate import load_results
+    from weitiao.evaluation.suite import load_suite
     from weitiao.models.generate import Sampling
     from weitiao.records.prepare import load_records
 
-    settled = train(run, listeners, resume=resume)
     if run.stage_done("evaluate"):
         return load_results(run.evaluation / "results.json")
+    settled = train(run, listeners, resume=resume)
     recipe = recipe_of(run)
     asked = recipe.evaluate
     formatted = chat_format(recipe)
@@ -201,15 +204,41 @@ def evaluate(run: Run, listeners: tuple[Listener, ...] = (), *, resume: bool = F
             for which, voice in zip(("base", "tuned"), pair, strict=True)
         )
         return evaluate_records(
-            load_records(run.records / "test.jsonl"),
+            _own_rows(run, recipe) or load_records(run.records / "test.jsonl"),
             base,
             tuned,
             asked,
+            load_suite(asked.suite),
             run.evaluation,
             log_of(run, listeners),
             batch_size=settled.eval_batch_size,
             max_tokens=settled.max_tokens,
         )
+
+
+def _own_rows(run: Run, recipe: Recipe) -> list[Record]:
+    """Return the rows that the suite brings along, which must be others than those to train on.
+
+    None at all where it has none: then the rows that were kept out of training are answered.
+    """
+    from weitiao.evaluation.suite import load_suite, suite_records
+    from weitiao.records.prepare import load_records
+    from weitiao.records.similar import leaks
+
+    suite = load_suite(recipe.evaluate.suite)
+    if suite.rows is None:
+        return []
+    # What was said of the user's data need not hold for the suite's.
+    plain = recipe.data.model_copy(update={"limit": None, "encoding": None, "columns": None})
+    records = suite_records(Path(suite.rows), plain)
+    trained = [record.asked for record in load_records(run.records / "train.jsonl")]
+    asked, threshold = [record.asked for record in records], recipe.data.similar.threshold
+    known = leaks(trained, asked, "prompt", threshold)
+    if known and not recipe.evaluate.overlap:
+        first = records[min(leak.test_row for leak in known)].origin
+        values = {"file": first.file, "line": first.line}
+        raise DataError("error.suite_overlaps", **values, count=len(known), rows=len(records))
+    return records
 
 
 def report(run: Run) -> Path:

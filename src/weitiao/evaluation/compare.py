@@ -4,7 +4,7 @@ import platform
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Literal
 
@@ -14,21 +14,25 @@ from weitiao import __version__
 from weitiao.errors import DataError
 from weitiao.evaluation import scores
 from weitiao.evaluation.answers import Answered
-from weitiao.evaluation.resample import Estimate, compare_paired
+from weitiao.evaluation.resample import Estimate, compare_paired, holm, rows_needed
 from weitiao.evaluation.suite import (
-    DISTINCT,
     SCORES,
+    WHOLE_SET,
     Kind,
     Score,
     Suite,
     field_score,
     kind_of,
     load_suite,
+    score_for,
 )
 from weitiao.plan.recipe import EvaluateOptions
 
 FEWEST_ROWS = 5
 """With fewer rows no verdict is given: even five of five the same way is one chance in 16."""
+
+MOST_ROWS = 100_000
+"""No more are ever said to be needed: a difference that asks for them is none to anybody."""
 
 _FIELDS_SHOWN = 12
 
@@ -41,6 +45,8 @@ Change = Literal["better", "worse", "up", "down", "same"]
 class ScoreResult:
     """One line of the table. ``rows``: how many rows the score applies to.
 
+    ``p_adjusted``: the p-value, adjusted for the other scores looked at; ``change`` goes by it.
+    ``effect``: the difference in standard deviations of a row's.
     ``reference`` is the same score of the reference answers, where that says something.
     Scores of the whole set have no interval, no p-value and no change.
     """
@@ -53,16 +59,23 @@ class ScoreResult:
     p_value: float | None
     change: Change | None
     reference: float | None = None
+    p_adjusted: float | None = None
+    effect: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came out, by the primary score; ``cautions`` name scores that got worse for certain."""
+    """What came out, by the primary score; ``cautions`` name scores that got worse for certain.
+
+    ``more_rows``: about how many more would show a difference of this size, where it cannot be
+    told from chance; None where there is none, or no number of rows that anybody has.
+    """
 
     outcome: Outcome
     score: str
     rows: int
     cautions: tuple[str, ...] = ()
+    more_rows: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +120,21 @@ class Results:
 
 
 def compare(
-    base: Sequence[Answered], tuned: Sequence[Answered], options: EvaluateOptions
+    base: Sequence[Answered],
+    tuned: Sequence[Answered],
+    options: EvaluateOptions,
+    suite: Suite | None = None,
 ) -> Results:
     """Compare two models' answers to the same rows.
 
-    The primary score, by which the verdict is given, is told by the kind of answers asked
-    for (:func:`weitiao.evaluation.suite.kind_of`): ``json`` → field accuracy; ``short`` →
-    exact match; ``text`` and ``passage`` → answer loss, which needs no single right wording.
+    The primary score, by which the verdict is given, is the suite's, else told by the kind of
+    answers asked for (:func:`weitiao.evaluation.suite.kind_of`): ``json`` → field accuracy;
+    ``short`` → exact match; ``text`` and ``passage`` → answer loss, which needs no single
+    right wording.
     The verdict is "better" or "worse" where the interval of the difference leaves out 0 and
     the p-value is at most 1 - confidence; else there is no measurable difference. Fewer
-    than :data:`FEWEST_ROWS` rows: it cannot be told.
+    than :data:`FEWEST_ROWS` rows: it cannot be told. The other scores, several as they are,
+    have their p-values adjusted together (Holm), and so have the fields.
 
     Raises:
         DataError: there is no row to compare.
@@ -125,18 +143,16 @@ def compare(
     if not pairs:
         raise DataError("error.no_held_out_rows")
     references = [b.reference for b, _ in pairs]
-    kind, suite = kind_of(references), load_suite()
-    table = [
-        _whole_set(pairs) if name == DISTINCT else _compare_score(SCORES[name], pairs, options)
-        for name in suite.scores
-        if (kind in SCORES[name].kinds if name in SCORES else kind != "passage")
-    ]
-    found = [line for line in table if line is not None]
+    kind, suite = kind_of(references), suite or load_suite()
+    table = (_line(name, suite, kind, pairs, options) for name in suite.scores)
+    lines = [line for line in table if line is not None]
+    primary = _primary(kind, lines, suite.verdict)
+    found = _adjusted(lines, primary.name if primary else "", options.confidence)
     example_score = "json_fields" if kind == "json" else "rouge_l"
     return Results(
         kind=kind,
         rows=len(pairs),
-        verdict=_verdict(kind, found, len(pairs)),
+        verdict=_verdict(primary, found, len(pairs), options.confidence),
         scores=tuple(found),
         fields=_fields(pairs, options) if kind == "json" else (),
         example_score=example_score,
@@ -159,6 +175,17 @@ def _paired(base: Sequence[Answered], tuned: Sequence[Answered]) -> _Pairs:
     return [(b, other[b.row]) for b in base if b.row in other]
 
 
+def _line(
+    name: str, suite: Suite, kind: Kind, pairs: _Pairs, options: EvaluateOptions
+) -> ScoreResult | None:
+    if name in WHOLE_SET:
+        return None if kind == "passage" else _whole_set(name, pairs)
+    score = score_for(name, [b.reference for b, _ in pairs], suite.toxic_words)
+    if score is None or kind not in score.kinds:
+        return None
+    return _compare_score(score, pairs, options)
+
+
 def _compare_score(score: Score, pairs: _Pairs, options: EvaluateOptions) -> ScoreResult | None:
     both = [(score.statistics(b), score.statistics(t)) for b, t in pairs]
     kept = [(b, t) for b, t in both if b is not None and t is not None]
@@ -172,7 +199,6 @@ def _compare_score(score: Score, pairs: _Pairs, options: EvaluateOptions) -> Sco
         resamples=options.resamples,
         seed=options.seed,
     )
-    certain = found.p_value <= 1 - options.confidence
     wanted = [scores.length(b.reference) for b, _ in pairs] if score.name == "length" else []
     return ScoreResult(
         name=score.name,
@@ -181,8 +207,9 @@ def _compare_score(score: Score, pairs: _Pairs, options: EvaluateOptions) -> Sco
         tuned=found.tuned,
         difference=found.difference,
         p_value=found.p_value,
-        change=_change(score, found.difference) if certain else "same",
+        change=_change(score, found.difference),
         reference=sum(wanted) / len(wanted) if wanted else None,
+        effect=found.effect,
     )
 
 
@@ -194,20 +221,21 @@ def _change(score: Score, difference: Estimate) -> Change:
     return "better" if (difference.value > 0) == score.higher_is_better else "worse"
 
 
-def _whole_set(pairs: _Pairs) -> ScoreResult | None:
-    base = scores.distinct_2(b.answer for b, _ in pairs)
-    tuned = scores.distinct_2(t.answer for _, t in pairs)
+def _whole_set(name: str, pairs: _Pairs) -> ScoreResult | None:
+    score = WHOLE_SET[name]
+    base = score(b.answer for b, _ in pairs)
+    tuned = score(t.answer for _, t in pairs)
     if base is None or tuned is None:
         return None
     return ScoreResult(
-        name=DISTINCT,
+        name=name,
         rows=len(pairs),
         base=Estimate(base),
         tuned=Estimate(tuned),
         difference=Estimate(tuned - base),
         p_value=None,
         change=None,
-        reference=scores.distinct_2(b.reference for b, _ in pairs),
+        reference=score(b.reference for b, _ in pairs),
     )
 
 
@@ -215,26 +243,62 @@ def _fields(pairs: _Pairs, options: EvaluateOptions) -> tuple[ScoreResult, ...]:
     """Compare each field of the references, those that most rows have first."""
     counts = Counter(path for b, _ in pairs for path in scores.field_matches("", b.reference))
     common = [path for path, n in counts.most_common(_FIELDS_SHOWN) if n >= FEWEST_ROWS]
-    lines = (_compare_score(field_score(path), pairs, options) for path in common)
-    return tuple(line for line in lines if line is not None)
+    found = (_compare_score(field_score(path), pairs, options) for path in common)
+    lines = [line for line in found if line is not None]
+    return tuple(_adjusted(lines, "", options.confidence))
 
 
-def _verdict(kind: Kind, table: Sequence[ScoreResult], rows: int) -> Verdict:
-    order = {"json": "json_fields", "short": "exact_match"}
-    # A loss that is not a number leaves no answer loss; the words of the answers still do.
-    wanted = (order.get(kind, "answer_loss"), "rouge_l", "exact_match")
-    lines = {line.name: line for line in table}
-    primary = next((lines[name] for name in wanted if name in lines), None)
-    if primary is None or primary.rows < FEWEST_ROWS:
-        return Verdict("cannot_tell", primary.name if primary else wanted[0], rows)
-    outcome: Outcome = "same"
-    if primary.change in ("better", "worse"):
-        outcome = "better" if primary.change == "better" else "worse"
-    # Perplexity is the answer loss again, in another unit.
-    worse = [s.name for s in table if s.change == "worse" and s.name != "perplexity"]
-    return Verdict(
-        outcome, primary.name, primary.rows, tuple(n for n in worse if n != primary.name)
+def _adjusted(lines: Sequence[ScoreResult], primary: str, confidence: float) -> list[ScoreResult]:
+    """Return the lines with their p-values adjusted for being several, but the primary score's.
+
+    It was chosen before anything was measured, and the verdict asks about it alone.
+    """
+    several = [x for x in lines if x.p_value is not None and x.name not in (primary, "perplexity")]
+    adjusted = dict(
+        zip((x.name for x in several), holm([x.p_value or 0.0 for x in several]), strict=True)
     )
+    for line in lines:
+        if line.name == primary and line.p_value is not None:
+            adjusted[primary] = line.p_value
+    # Perplexity is the answer loss again, in another unit.
+    if "answer_loss" in adjusted:
+        adjusted["perplexity"] = adjusted["answer_loss"]
+    return [
+        replace(
+            line,
+            p_adjusted=adjusted.get(line.name),
+            change=line.change if adjusted.get(line.name, 0.0) <= 1 - confidence else "same",
+        )
+        for line in lines
+    ]
+
+
+_PRIMARY: dict[Kind, str] = {"json": "json_fields", "short": "exact_match"}
+
+
+def _primary(kind: Kind, lines: Sequence[ScoreResult], decides: str | None) -> ScoreResult | None:
+    # A loss that is not a number leaves no answer loss; the words of the answers still do.
+    usual = (_PRIMARY.get(kind, "answer_loss"), "rouge_l", "exact_match")
+    wanted = (decides or usual[0], *usual, *(line.name for line in lines if line.change))
+    named = {line.name: line for line in lines}
+    return next((named[name] for name in wanted if name in named), None)
+
+
+def _verdict(
+    primary: ScoreResult | None, table: Sequence[ScoreResult], rows: int, confidence: float
+) -> Verdict:
+    if primary is None or primary.rows < FEWEST_ROWS:
+        return Verdict("cannot_tell", primary.name if primary else "answer_loss", rows)
+    line = next(line for line in table if line.name == primary.name)
+    worse = [s.name for s in table if s.change == "worse" and s.name != "perplexity"]
+    cautions = tuple(name for name in worse if name != line.name)
+    if line.change in ("better", "worse"):
+        outcome: Outcome = "better" if line.change == "better" else "worse"
+        return Verdict(outcome, line.name, line.rows, cautions)
+    needed = rows_needed(line.effect, confidence) if line.effect else 0
+    # What seems to need no more rows is near the edge, where a few say nothing.
+    more = max(needed - line.rows, line.rows) if 0 < needed <= MOST_ROWS else None
+    return Verdict("same", line.name, line.rows, cautions, more)
 
 
 def _examples(pairs: _Pairs, score_name: str, options: EvaluateOptions) -> tuple[Example, ...]:

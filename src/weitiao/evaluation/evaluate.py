@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from weitiao.errors import DataError, RunError
 from weitiao.evaluation.answers import Answered, Answerer, answer_rows
 from weitiao.evaluation.compare import Results, compare
+from weitiao.evaluation.suite import Suite
 from weitiao.events import EventLog
 from weitiao.plan.recipe import EvaluateOptions
 from weitiao.records.files import write_atomic
@@ -23,13 +24,14 @@ def evaluate(
     base: Answerer,
     tuned: Answerer,
     options: EvaluateOptions,
+    suite: Suite,
     out_dir: Path,
     events: EventLog,
     *,
     batch_size: int,
     max_tokens: int,
 ) -> Results:
-    """Measure ``tuned`` against ``base`` on at most ``options.rows`` of ``records``.
+    """Measure ``tuned`` against ``base`` on at most ``options.rows`` of ``records`` by ``suite``.
 
     Writes ``base.jsonl``, ``tuned.jsonl`` and ``results.json`` into ``out_dir``; a killed
     evaluation goes on where it was. ``max_tokens`` is the length to which training shortened
@@ -56,7 +58,7 @@ def evaluate(
             max_tokens=max_tokens,
         )
 
-    results = compare(answers(base, "base.jsonl"), answers(tuned, "tuned.jsonl"), options)
+    results = compare(answers(base, "base.jsonl"), answers(tuned, "tuned.jsonl"), options, suite)
     write_atomic(
         out_dir / "results.json", orjson.dumps(asdict(results), option=orjson.OPT_INDENT_2)
     )

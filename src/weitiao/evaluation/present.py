@@ -54,7 +54,7 @@ def verdict_sentence(results: Results, language: Language | None = None) -> str:
     if verdict.outcome == "cannot_tell":
         return say("verdict.cannot_tell", language, rows=verdict.rows)
     line = results.score(verdict.score)
-    return say(
+    said = say(
         f"verdict.{verdict.outcome}",
         language,
         score=score_name(verdict.score, language),
@@ -64,6 +64,15 @@ def verdict_sentence(results: Results, language: Language | None = None) -> str:
         rows=verdict.rows,
         confidence=f"{100 * results.confidence:g}%",
     )
+    if verdict.more_rows is None:
+        return said
+    return said + say("verdict.more_rows", language, more=_about(verdict.more_rows))
+
+
+def _about(rows: int) -> str:
+    """Write a number of rows to the two digits that can be meant."""
+    digits = max(0, len(str(rows)) - 2)
+    return f"{-(-rows // 10**digits) * 10**digits:,}"
 
 
 def caution_sentence(results: Results, name: str, language: Language | None = None) -> str:

@@ -7,8 +7,10 @@ score of the drawn set, so one code serves means, ratios and corpus scores alike
 Shapes: N rows, K statistics, R draws.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,9 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Total = Callable[[Floats], Floats]
 """Maps sums [..., K] to scores [...]."""
+
+POWER = 0.8
+"""How often a difference of the observed size would be found, in the rows said to be needed."""
 
 _DRAWS_AT_ONCE = 256
 
@@ -35,12 +40,17 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Base, tuned, and tuned minus base, each with its interval; p of no difference."""
+    """Base, tuned, and tuned minus base, each with its interval; p of no difference.
+
+    ``effect``: the difference in standard deviations of a row's difference (Cohen's d of
+    paired samples, d_z); None where all rows differ alike.
+    """
 
     base: Estimate
     tuned: Estimate
     difference: Estimate
     p_value: float
+    effect: float | None
 
 
 def compare_paired(
@@ -72,12 +82,37 @@ def compare_paired(
     base_R, tuned_R = np.concatenate(drawn, axis=1)
     difference = float(observed[1] - observed[0])
     as_large = np.abs(np.concatenate(exchanged)) >= abs(difference)
+    # The bootstrap's error is that of the whole set's score; for a mean, a row's over sqrt(N).
+    spread = float((tuned_R - base_R).std()) * math.sqrt(rows)
     return Comparison(
         base=_estimate(observed[0], base_R, confidence),
         tuned=_estimate(observed[1], tuned_R, confidence),
         difference=_estimate(difference, tuned_R - base_R, confidence),
         p_value=float((as_large.sum() + 1) / (resamples + 1)),
+        effect=difference / spread if spread > 1e-9 * abs(difference) else None,
     )
+
+
+def rows_needed(effect: float, confidence: float) -> int:
+    """Return how many rows show a difference of ``effect`` with probability :data:`POWER`.
+
+    ``((z(1 - alpha / 2) + z(power)) / effect)²``, for a two-sided test of paired samples
+    (Cohen 1988, Statistical Power Analysis, ch. 2).
+
+    Raises:
+        ZeroDivisionError: there is no effect.
+    """
+    z = NormalDist().inv_cdf
+    return math.ceil(((z((1 + confidence) / 2) + z(POWER)) / effect) ** 2)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return the p-values adjusted for being several (Holm 1979, Scand. J. Statist. 6)."""
+    adjusted, largest, left = [0.0] * len(p_values), 0.0, len(p_values)
+    for place in sorted(range(len(p_values)), key=p_values.__getitem__):
+        largest = max(largest, min(1.0, left * p_values[place]))
+        adjusted[place], left = largest, left - 1
+    return adjusted
 
 
 def _estimate(value: float, draws_R: Floats, confidence: float) -> Estimate:

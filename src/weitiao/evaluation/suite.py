@@ -1,17 +1,33 @@
 """The table of scores, the suites that choose from it, and what kind of answers a set holds."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib import resources
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
+from weitiao.errors import DataError, RecipeError
 from weitiao.evaluation import scores
 from weitiao.evaluation.answers import Answered
+from weitiao.evaluation.poems import scores as poems
+from weitiao.evaluation.poems.read import read_poem
 from weitiao.evaluation.resample import Floats, Total
 from weitiao.evaluation.units import units
+from weitiao.plan.yaml_file import KeyPath, Source, load_yaml, validated
+from weitiao.records.options import DataOptions, Options
+from weitiao.records.reading import find_files
+from weitiao.records.record import Origin, Reason, Record
+from weitiao.records.source import as_read
+from weitiao.words import say
+
+DEFAULT = "question_answering"
+_SHIPPED = Path(__file__).parent / "suites"
 
 Kind = Literal["json", "short", "text", "passage"]
 """What the reference answers are; told once for the whole set by :func:`kind_of`."""
@@ -19,7 +35,15 @@ Kind = Literal["json", "short", "text", "passage"]
 Form = Literal["share", "number", "points", "characters"]
 """How a score's numbers are written: a share of 1, a plain number, 0–100, a length."""
 
+Tokenisation = Literal["tokens", "whole", "units", "units_marks", "characters", "sacrebleu"]
+"""What a score counts; its sentence ``score.<name>.how`` says it in words.
+
+``tokens``: of the model's own tokenizer. ``whole``: the answer or a value in it. ``units``:
+see ``units.py``; ``units_marks``: with punctuation. ``sacrebleu``: its ``zh`` or ``13a``.
+"""
+
 _ANSWERS: tuple[Kind, ...] = ("json", "short", "text")
+_WORDS: tuple[Kind, ...] = ("short", "text")
 _EVERY: tuple[Kind, ...] = (*_ANSWERS, "passage")
 
 
@@ -37,6 +61,7 @@ class Score:
     kinds: tuple[Kind, ...]
     statistics: Callable[[Answered], Sequence[float] | None]
     total: Total
+    tokenisation: Tokenisation = "whole"
 
 
 def _mean(sums: Floats) -> Floats:
@@ -63,6 +88,10 @@ def _bleu_statistics(row: Answered) -> Sequence[float]:
     return [*found.counts, *found.totals, found.sys_len, found.ref_len]
 
 
+def _chrf(row: Answered) -> Sequence[float] | None:
+    return scores.chrf_statistics(row.answer, row.reference)
+
+
 def _loss(row: Answered) -> Sequence[float] | None:
     return None if row.loss_sum is None or not row.loss_tokens else (row.loss_sum, row.loss_tokens)
 
@@ -77,33 +106,107 @@ def _of_pair(
     return statistics
 
 
+def _of_answer(function: Callable[[str], float]) -> Callable[[Answered], tuple[float, float]]:
+    return lambda row: (function(row.answer), 1.0)
+
+
+def _share(
+    name: str,
+    function: Callable[[str, str], float | None],
+    kinds: tuple[Kind, ...],
+    tokenisation: Tokenisation = "whole",
+) -> Score:
+    """Return a score of pairs, whose mean is a share; more is better."""
+    return Score(name, True, "share", kinds, _of_pair(function), _mean, tokenisation)
+
+
 _TABLE = (
-    Score("answer_loss", False, "number", _EVERY, _loss, _mean),
-    Score("perplexity", False, "number", _EVERY, _loss, _perplexity),
-    Score("json_fields", True, "share", ("json",), _of_pair(scores.json_fields), _mean),
-    Score("json_valid", True, "share", ("json",), _of_pair(scores.json_valid), _mean),
-    Score("exact_match", True, "share", _ANSWERS, _of_pair(scores.exact_match), _mean),
-    Score("normalised_match", True, "share", _ANSWERS, _of_pair(scores.normalised_match), _mean),
-    Score("rouge_l", True, "share", _ANSWERS, _of_pair(scores.rouge_l), _mean),
+    Score("answer_loss", False, "number", _EVERY, _loss, _mean, "tokens"),
+    Score("perplexity", False, "number", _EVERY, _loss, _perplexity, "tokens"),
+    _share("json_fields", scores.json_fields, ("json",)),
+    _share("json_valid", scores.json_valid, ("json",)),
+    _share("exact_match", scores.exact_match, _ANSWERS),
+    _share("normalised_match", scores.normalised_match, _ANSWERS),
+    _share("token_f1", scores.token_f1, _WORDS, "units"),
+    _share("rouge_1", scores.rouge_1, ("text",), "units"),
+    _share("rouge_2", scores.rouge_2, ("text",), "units"),
+    _share("rouge_l", scores.rouge_l, _ANSWERS, "units"),
+    _share("meteor", scores.meteor, ("text",), "units"),
     # Answers of fewer than four tokens have no 4-gram: BLEU-4 would read 0 for perfect ones.
-    Score("bleu", True, "points", ("json", "text"), _bleu_statistics, _bleu_total),
+    Score("bleu", True, "points", ("json", "text"), _bleu_statistics, _bleu_total, "sacrebleu"),
+    Score("chrf", True, "points", ("text",), _chrf, scores.chrf_total, "characters"),
     Score("stop_rate", True, "share", _ANSWERS, lambda row: (float(row.stopped), 1.0), _mean),
     Score(
         "repetition",
         False,
         "share",
         _ANSWERS,
-        lambda row: (scores.repetition(row.answer), 1),
+        _of_answer(scores.repetition),
         _mean,
+        "units_marks",
     ),
-    Score(
-        "length", None, "characters", _ANSWERS, lambda row: (scores.length(row.answer), 1), _mean
-    ),
+    Score("length", None, "characters", _ANSWERS, _of_answer(scores.length), _mean, "characters"),
 )
 SCORES: dict[str, Score] = {score.name: score for score in _TABLE}
-"""Scores with intervals. ``distinct_2`` is a number of the whole set and stands beside them."""
+"""Scores with intervals that fit answers on any subject: all that stand in the default suite."""
 
+_SPECIAL = (
+    _share("number_match", scores.number_match, _WORDS),
+    _share("poem_form", poems.poem_form, ("text",)),
+    _share("poem_rhymes", poems.poem_rhymes, ("text",)),
+    _share("poem_tones", poems.poem_tones, ("text",)),
+    _share("poem_links", poems.poem_links, ("text",)),
+)
+SPECIAL_SCORES: dict[str, Score] = {score.name: score for score in _SPECIAL}
+"""Scores for one subject; they are counted where a suite asks for them."""
+
+TOXICITY = "toxicity"
 DISTINCT = "distinct_2"
+WHOLE_SET: dict[str, Callable[[Iterable[str]], float | None]] = {
+    f"distinct_{n}": partial(scores.distinct, n=n) for n in (1, 2, 3)
+}
+"""Numbers of all answers of a set together, which have no interval."""
+
+NAMES = (*SCORES, *SPECIAL_SCORES, *scores.LABEL_TOTALS, TOXICITY, *WHOLE_SET)
+"""Every score that a suite may ask for."""
+
+
+def score_for(name: str, references: Sequence[str], word_list: str | None = None) -> Score | None:
+    """Return the score called ``name``, made for a set with these references.
+
+    Scores of labels know the labels by the references; None where these are no labels: more
+    than :data:`scores.MOST_LABELS` of them, or most rows have one of their own. ``word_list`` is
+    the file of words that count as toxic; without it our own list is used.
+
+    Raises:
+        DataError: the list of words cannot be read.
+    """
+    if name in scores.LABEL_TOTALS:
+        return _label_score(name, references)
+    if name == TOXICITY:
+        words = scores.read_list(Path(word_list)) if word_list else scores.shipped_list()
+        found = _of_answer(scores.finder(words))
+        return Score(TOXICITY, False, "share", _ANSWERS, found, _mean, "units")
+    return SCORES.get(name) or SPECIAL_SCORES[name]
+
+
+def _label_score(name: str, references: Sequence[str]) -> Score | None:
+    places = scores.label_places(references)
+    if len(places) > min(scores.MOST_LABELS, len(references) / 2):
+        return None
+
+    def statistics(row: Answered) -> Sequence[float]:
+        return scores.label_statistics(row.answer, row.reference, places)
+
+    return Score(name, True, "share", _WORDS, statistics, scores.LABEL_TOTALS[name])
+
+
+def tokenisation_of(name: str) -> Tokenisation:
+    """Return what the score called ``name`` counts."""
+    if name in WHOLE_SET or name == TOXICITY:
+        return "units"
+    known = SCORES.get(name) or SPECIAL_SCORES.get(name)
+    return known.tokenisation if known else "whole"
 
 
 def field_score(path: str) -> Score:
@@ -121,25 +224,147 @@ def field_score(path: str) -> Score:
 
 def form_of(name: str) -> Form:
     """Return how the numbers of the score called ``name`` are written."""
-    return SCORES[name].form if name in SCORES else "share"
+    known = SCORES.get(name) or SPECIAL_SCORES.get(name)
+    return known.form if known else "share"
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """Which scores are reported, in order; ``version`` changes with their meaning."""
+    """Which scores are reported, in order; ``version`` changes with their meaning.
+
+    ``verdict``: the score that decides, where it applies. ``rows`` and ``toxic_words``: files
+    of the user's. ``digest`` is of all that the suite's files hold: two suites with the same
+    are the same. ``tokenisation``: score → what it counts. Results made before version 2
+    have neither.
+    """
 
     name: str
     version: int
     scores: tuple[str, ...]
+    verdict: str | None = None
+    rows: str | None = None
+    toxic_words: str | None = None
+    digest: str = ""
+    tokenisation: dict[str, Tokenisation] = field(default_factory=dict, hash=False)
 
 
-def load_suite() -> Suite:
-    """Read the suite that ships with the package."""
-    from weitiao.plan.yaml_file import load_yaml
+class _SuiteFile(Options):
+    """What a suite's YAML file may say. Paths are seen from the file's folder."""
 
-    with resources.as_file(resources.files(__package__) / "suites" / "default.yaml") as path:
-        data, _ = load_yaml(path)
-    return Suite(data["name"], data["version"], tuple(data["scores"]))
+    name: str | None = None
+    version: int = Field(default=1, ge=1)
+    scores: tuple[str, ...] = ()
+    verdict: str | None = None
+    rows: str | None = None
+    toxic_words: str | None = None
+
+
+def suite_names() -> list[str]:
+    """Return the names of the suites that ship with the package."""
+    return sorted(p.stem for p in _SHIPPED.glob("*.yaml"))
+
+
+def load_suite(which: str = DEFAULT) -> Suite:
+    """Read the suite called ``which``, or the user's own YAML file at that path.
+
+    Raises:
+        RecipeError: there is no such suite, or its file names a score that there is not, or
+            cannot be understood.
+        DataError: its rows or its list of words cannot be read.
+    """
+    path = _SHIPPED / f"{which}.yaml"
+    if which not in suite_names():
+        path = Path(which)
+        if path.suffix.lower() not in (".yaml", ".yml"):
+            raise RecipeError("error.suite_unknown", name=which, names=", ".join(suite_names()))
+    data, positions = load_yaml(path)
+    source = Source(str(path), positions)
+    asked = validated(_SuiteFile, data, source, _unknown_scores(data, source))
+    if not asked.scores:
+        raise RecipeError("error.suite_no_scores", path=path, names=", ".join(NAMES))
+    digest = hashlib.sha256(path.read_bytes())
+    words, rows = (
+        str((path.parent / name).resolve()) if name else None
+        for name in (asked.toxic_words, asked.rows)
+    )
+    if words:
+        digest.update("\n".join(scores.read_list(Path(words))).encode())
+    for part in find_files(Path(rows)) if rows else ():
+        digest.update(part.read_bytes())
+    named = tuple(dict.fromkeys(asked.scores))
+    return Suite(
+        name=asked.name or path.stem,
+        version=asked.version,
+        scores=named,
+        verdict=asked.verdict,
+        rows=rows,
+        toxic_words=words,
+        digest=digest.hexdigest()[:16],
+        tokenisation={name: tokenisation_of(name) for name in named},
+    )
+
+
+def _unknown_scores(data: Mapping[str, Any], source: Source) -> list[str]:
+    """Return a sentence for each score that there is not, with those that are written alike."""
+    listed = data.get("scores")
+    places: list[tuple[KeyPath, object]] = [(("verdict",), data.get("verdict"))]
+    places += (
+        [(("scores", i), name) for i, name in enumerate(listed)] if isinstance(listed, list) else []
+    )
+    return [
+        say(
+            "error.score_unknown",
+            where=source.where(path),
+            name=name,
+            near=", ".join(get_close_matches(name.lower(), NAMES, n=3, cutoff=0.4) or NAMES),
+        )
+        for path, name in places
+        if isinstance(name, str) and name not in NAMES
+    ]
+
+
+def require_suite(which: str) -> None:
+    """Make sure that :func:`load_suite` gives a suite whose scores can be counted here.
+
+    Raises:
+        RecipeError: as :func:`load_suite` does, or a library is not installed.
+        DataError: as :func:`load_suite` does.
+    """
+    if any(name.startswith("poem_") for name in load_suite(which).scores):
+        read_poem("一")
+
+
+def suite_records(rows: Path, options: DataOptions) -> list[Record]:
+    """Read a suite's rows; each must have a reference answer, and none is left out.
+
+    Raises:
+        DataError: the file cannot be read, has no row, or a row cannot be read or has no
+            reference; the first such row is named.
+    """
+    unread: list[tuple[Origin, Reason]] = []
+    records = [
+        *as_read(find_files(rows), options, lambda row, _, why: unread.append((row.origin, why)))
+    ]
+    if unread:
+        origin, why = unread[0]
+        raise DataError(
+            "error.suite_row_unread",
+            file=origin.file,
+            line=origin.line,
+            why=why.sentence(),
+            count=len(unread),
+        )
+    without = [record.origin for record in records if not record.answer.strip()]
+    if without:
+        raise DataError(
+            "error.suite_no_reference",
+            file=without[0].file,
+            line=without[0].line,
+            count=len(without),
+        )
+    if not records:
+        raise DataError("error.suite_no_rows", path=rows)
+    return records
 
 
 def kind_of(references: Sequence[str]) -> Kind:

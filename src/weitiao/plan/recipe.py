@@ -205,6 +205,12 @@ class TrainOptions(Options):
 class EvaluateOptions(Options):
     """How base and tuned model are compared on held-out rows."""
 
+    suite: str = "question_answering"
+    """What is measured: question_answering, intents, maths, general, poetry or a YAML file."""
+
+    overlap: bool = False
+    """Go on although the suite's own rows were trained on in part."""
+
     rows: int = Field(default=200, ge=1)
     """The most held-out rows to answer."""
 

@@ -34,7 +34,7 @@ _DERIVED: dict[tuple[str, ...], str] = {
 """Options that the plan fills in: where each stands in the recipe → the plan's field."""
 
 
-CHANGEABLE = {
+CHANGEABLE: dict[str, str | None] = {
     "train.micro_batch_tokens": "micro_batch_tokens",
     "train.gradient_checkpointing": "gradient_checkpointing",
     "train.save_every": "save_every",
@@ -42,8 +42,10 @@ CHANGEABLE = {
     "train.trackers": "trackers",
     "evaluate.max_new_tokens": "max_new_tokens",
     "evaluate.batch_size": "eval_batch_size",
+    "evaluate.suite": None,
+    "evaluate.overlap": None,
 }
-"""Options that a run under way can be gone on with changed → the plan's field."""
+"""Options that a run under way can be gone on with changed → the plan's field, if it has one."""
 
 
 def change(
@@ -54,8 +56,8 @@ def change(
         group, _, option = key.partition(".")
         options = getattr(recipe, group).model_copy(update={option: value})
         recipe = recipe.model_copy(update={group: options})
-        if plan is not None:
-            name, held = CHANGEABLE[key], tuple(value) if isinstance(value, list) else value
+        name, held = CHANGEABLE[key], tuple(value) if isinstance(value, list) else value
+        if plan is not None and name is not None:
             reasons = {**plan.reasons, name: because("plan.reason.asked")}
             plan = plan.model_copy(update={name: held, "reasons": reasons})
     return recipe, plan

@@ -1,0 +1,55 @@
+"""A suite from the command line: shipped ones, a file of one's own, and what is refused."""
+
+import json
+from pathlib import Path
+
+from conftest import QUICK, Weitiao, one_sentence
+
+OTHER = [("一加一等于几？", "答案是 2"), ("三乘四等于几？", "12"), ("十减七等于几？", "3")]
+
+
+def own_suite(folder: Path, rows: list[tuple[str, str]]) -> Path:
+    lines = [json.dumps({"instruction": q, "output": a}, ensure_ascii=False) for q, a in rows]
+    (folder / "sums.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    suite = folder / "sums.yaml"
+    suite.write_text("rows: sums.jsonl\nscores: [number_match, answer_loss]\n", encoding="utf-8")
+    return suite
+
+
+def test_a_suite_of_ones_own_is_answered_and_counted(
+    weitiao: Weitiao, data: Path, tiny_base: Path
+) -> None:
+    suite = own_suite(data.parent, OTHER * 2)
+    said = weitiao("eval", data, "--model", tiny_base, *QUICK, f"evaluate.suite={suite}")
+    assert said.code == 0, said.err
+    found = json.loads((data.parent / "runs/tea/evaluation/results.json").read_text())
+    assert found["suite"]["name"] == "sums"
+    assert [score["name"] for score in found["scores"]] == ["number_match", "answer_loss"]
+    assert found["rows"] == 6
+
+
+def test_what_was_trained_on_is_refused_unless_said_twice(
+    weitiao: Weitiao, data: Path, tiny_base: Path
+) -> None:
+    known = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()[:40]]
+    rows = [(row["prompt"], row["response"]) for row in known]
+    suite = own_suite(data.parent, rows)
+    words = ("eval", data, "--model", tiny_base, *QUICK, f"evaluate.suite={suite}")
+    refused = one_sentence(weitiao(*words))
+    assert "sums.jsonl" in refused
+    assert "evaluate.overlap=true" in refused
+    assert not (data.parent / "runs/tea/adapter").exists(), "told before hours of training"
+    said = weitiao(*words, "evaluate.overlap=true", "--resume")
+    assert said.code == 0, said.err
+
+
+def test_a_wrong_suite_is_told_before_anything_is_trained(
+    weitiao: Weitiao, data: Path, tiny_base: Path
+) -> None:
+    said = weitiao("run", data, "--model", tiny_base, *QUICK, "evaluate.suite=poety")
+    assert "poetry" in one_sentence(said)
+    suite = data.parent / "mine.yaml"
+    suite.write_text("scores: [rouge_1, blue]\n", encoding="utf-8")
+    said = weitiao("run", data, "--model", tiny_base, *QUICK, f"evaluate.suite={suite}")
+    assert "bleu" in one_sentence(said)
+    assert not (data.parent / "runs").exists()

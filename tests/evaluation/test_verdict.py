@@ -1,0 +1,62 @@
+"""What the verdict claims: several scores are no more chances, and how many rows would tell."""
+
+from dataclasses import replace
+
+import numpy as np
+from test_compare import OPTIONS, POEMS, both
+
+from weitiao.evaluation import compare as comparing
+from weitiao.evaluation.compare import ScoreResult, compare
+from weitiao.evaluation.present import verdict_sentence
+from weitiao.evaluation.resample import Estimate
+from weitiao.words import LANGUAGES
+
+
+def line(name: str, p_value: float | None) -> ScoreResult:
+    known = Estimate(0.0), Estimate(0.0), Estimate(-1.0, -2.0, -0.5)
+    return ScoreResult(name, 40, *known, p_value, None if p_value is None else "worse")
+
+
+def test_several_scores_are_not_several_chances():
+    lines = [line("answer_loss", 0.04), *(line(f"score{i}", 0.03) for i in range(4))]
+    found = comparing._adjusted([*lines, line("distinct_2", None)], "answer_loss", 0.95)
+    # The one that the verdict asks about was chosen beforehand.
+    assert (found[0].p_adjusted, found[0].change) == (0.04, "worse")
+    assert [x.change for x in found[1:5]] == ["same"] * 4
+    assert all(x.p_adjusted == 0.12 for x in found[1:5])
+    assert (found[5].p_adjusted, found[5].change) == (None, None)
+    alone = comparing._adjusted([line("score", 0.03)], "answer_loss", 0.95)
+    assert alone[0].change == "worse"
+
+
+def test_perplexity_is_no_score_of_its_own():
+    lines = [line("exact_match", 0.01), line("answer_loss", 0.03), line("perplexity", 0.03)]
+    found = comparing._adjusted(lines, "exact_match", 0.95)
+    assert [x.p_adjusted for x in found] == [0.01, 0.03, 0.03]
+
+
+def noisy(rows: int, gain: float) -> comparing.Results:
+    """A loss that is lower by ``gain`` standard deviations in the mean, and noise beside."""
+    base, tuned = both(POEMS[:rows], POEMS[:rows], POEMS[:rows])
+    noise = np.random.default_rng(3).normal(0, 1, rows)
+    noise = (noise - noise.mean()) / noise.std()
+    tuned = [
+        replace(t, loss_sum=t.loss_sum + float(n) - gain) for t, n in zip(tuned, noise, strict=True)
+    ]
+    return compare(base, tuned, OPTIONS)
+
+
+def test_the_rows_that_would_tell_are_said():
+    results = noisy(20, 0.2)
+    assert results.verdict.outcome == "same"
+    # 7.85 / 0.2² = 196, of which 20 are there; the bootstrap knows the spread but roughly.
+    assert 120 < results.verdict.more_rows < 260
+    for language in LANGUAGES:
+        known = replace(results, verdict=replace(results.verdict, more_rows=1234))
+        assert "1,300" in verdict_sentence(known, language)
+
+
+def test_no_number_of_rows_tells_what_is_not_there():
+    assert noisy(20, 0.0001).verdict.more_rows is None
+    assert compare(*both(POEMS, POEMS, POEMS), OPTIONS).verdict.more_rows is None
+    assert noisy(20, 2.0).verdict.more_rows is None
