@@ -50,7 +50,7 @@ class Attending:
         """Keys that stand before those of the tokens, seen by every row."""
         self.tokens = self.segments[-1].stop
         self._gathered = gathered
-        self._turns: dict[int, tuple[Rotation, Rotation]] = {}
+        self._turns: dict[int, tuple[torch.Tensor | None, Rotation]] = {}
 
     def turns(self, rotation: Rotation, heads: int) -> Rotation:
         """Return half of the cosines and sines, whole in fp32: [T, heads, C / 2]; made once.
@@ -58,13 +58,14 @@ class Attending:
         Multiplying by what is spread over the heads already takes a CPU half the time.
         """
         found = self._turns.get(heads)
-        # Layers may differ in their rotations, each of which is one tensor throughout the model.
-        if found is None or found[0][0].data_ptr() != rotation[0].data_ptr():
+        # Layers may differ in their rotations; those that are views of one tensor are the same.
+        whole = rotation[0]._base
+        if found is None or whole is None or found[0] is not whole:
             cos, sin = (
                 x[..., : x.shape[-1] // 2].float().expand(-1, heads, -1).contiguous()
                 for x in rotation
             )
-            found = self._turns[heads] = (rotation, (cos, sin))
+            found = self._turns[heads] = (whole, (cos, sin))
         return found[1]
 
     def refuse_window(self, window: int | None) -> None:
