@@ -212,7 +212,7 @@ def test_graphs_on_a_gpu_give_the_same_gradients_and_bytes() -> None:
         return found
 
     def recorded() -> graphs.Graphs:
-        return graphs.Graphs(model, torch.bfloat16, 4096, graphs._recorder(), told.append)
+        return graphs.Graphs(model, torch.bfloat16, 4096, graphs.recorder(), told.append)
 
     first = recorded()
     expected, found, again, resumed = steps(None), steps(first), steps(first), steps(recorded())

@@ -1,21 +1,22 @@
 """Token-in, token-out generation: batches for evaluation, one stream for a conversation.
 
-Shapes: B rows still running, L tokens of the longest row so far, V vocabulary.
+Shapes: B rows, some of them done, L tokens of the longest row so far, V vocabulary.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from peft import PeftModel
-from transformers import DynamicCache, LogitsProcessorList, PreTrainedModel
+from transformers import LogitsProcessorList, PreTrainedModel
 from transformers.generation import (
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopPLogitsWarper,
 )
 
-from weitiao.models.adapters import transformers_model, virtual_tokens
+from weitiao.models.decoding import decoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,56 +49,51 @@ class Generation:
     stopped: bool = False
 
 
-def _decode(
-    model: PreTrainedModel | PeftModel,
-    prompts: Sequence[Sequence[int]],
-    sampling: Sampling,
-    pad_id: int,
-) -> Iterator[torch.Tensor]:
-    """Yield the next token of every prompt [B], until the caller has enough.
+class _Rows:
+    """Rows that are being answered, a token of each at a time."""
 
-    The caller may send the places [B'] of the rows to go on with; the others are dropped.
-    """
-    device = model.device
-    width = max(map(len, prompts))
-    ids_BL = torch.full((len(prompts), width), pad_id, device=device)
-    mask_BL = torch.zeros_like(ids_BL)
-    for row, prompt in enumerate(prompts):
-        ids_BL[row, width - len(prompt) :] = torch.tensor(prompt, device=device)
-        mask_BL[row, width - len(prompt) :] = 1
-    network, chain = transformers_model(model), sampling.processors()
-    cache = virtual_tokens(model, len(prompts))
-    if cache is None:
-        cache = DynamicCache(config=network.config)
-    # Virtual tokens stand before the padding; a row's positions go on after them.
-    virtual = mask_BL.new_ones(len(prompts), cache.get_seq_length())
-    mask_BL = torch.cat([virtual, mask_BL], dim=1)
-    noise = torch.Generator(device).manual_seed(sampling.seed)
-    fresh_BL = ids_BL
-    while True:
-        # Positions count real tokens only: a row answers the same beside longer ones.
-        positions_BL = (mask_BL.cumsum(1) - 1).clamp_(min=0)[:, -fresh_BL.shape[1] :]
-        logits_BV = network(
-            input_ids=fresh_BL,
-            attention_mask=mask_BL,
-            position_ids=positions_BL,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        scores_BV = chain(ids_BL, logits_BV.float())  # type: ignore[arg-type]
-        if sampling.temperature > 0:
-            next_B = torch.multinomial(scores_BV.softmax(-1), 1, generator=noise)[:, 0]
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        pad_id: int,
+    ) -> None:
+        self._decoder = decoder(model, prompts, sampling.max_new_tokens, pad_id)
+        self.drops_at = self._decoder.drops_at
+        self._sampling, self._chain = sampling, sampling.processors()
+        self._noise = torch.Generator(model.device).manual_seed(sampling.seed)
+        self._next_B: torch.Tensor | None = None
+        # What is said of a row's tokens must not be said of padding: its first token fills up.
+        width = max(map(len, prompts))
+        said = [[prompt[0]] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+        self._said_BL = torch.tensor(said, device=model.device)
+
+    def next(self) -> list[int]:
+        """Return the next token of every row."""
+        if self._next_B is None:
+            logits_BV = self._decoder.begin()
         else:
-            next_B = scores_BV.argmax(-1)
-        keep = yield next_B
-        if keep is not None:
-            cache.batch_select_indices(keep)
-            ids_BL, mask_BL, next_B = ids_BL[keep], mask_BL[keep], next_B[keep]
-            yield next_B
-        fresh_BL = next_B[:, None]
-        ids_BL = torch.cat([ids_BL, fresh_BL], dim=1)
-        mask_BL = torch.cat([mask_BL, torch.ones_like(fresh_BL)], dim=1)
+            logits_BV = self._decoder.step(self._next_B)
+        self._next_B = self._chosen(logits_BV)
+        if self._chain:
+            self._said_BL = torch.cat([self._said_BL, self._next_B[:, None]], dim=1)
+        return self._next_B.tolist()
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Drop rows: row i becomes what row ``places[i]`` was."""
+        assert self._next_B is not None
+        self._decoder.keep(places)
+        chosen = torch.tensor(places, device=self._next_B.device)
+        self._next_B, self._said_BL = self._next_B[chosen], self._said_BL[chosen]
+
+    def _chosen(self, logits_BV: torch.Tensor) -> torch.Tensor:
+        if self._sampling.temperature == 0 and not self._chain:
+            return logits_BV.max(-1).indices  # argmax takes a CPU twice as long
+        scores_BV = self._chain(self._said_BL, logits_BV.float())  # type: ignore[arg-type]
+        if self._sampling.temperature == 0:
+            return scores_BV.argmax(-1)
+        return torch.multinomial(scores_BV.softmax(-1), 1, generator=self._noise)[:, 0]
 
 
 @torch.inference_mode()
@@ -110,9 +106,9 @@ def _generate_batch(
 ) -> list[Generation]:
     done = [Generation() for _ in prompts]
     alive = list(range(len(prompts)))
-    decoder = _decode(model, prompts, sampling, pad_id)
+    rows = _Rows(model, prompts, sampling, pad_id)
     for _ in range(sampling.max_new_tokens):
-        for row, token in zip(alive, next(decoder).tolist(), strict=True):
+        for row, token in zip(alive, rows.next(), strict=True):
             if not done[row].stopped:
                 done[row].stopped = token in stop_ids
                 if not done[row].stopped:
@@ -120,11 +116,18 @@ def _generate_batch(
         running = [place for place, row in enumerate(alive) if not done[row].stopped]
         if not running:
             break
-        # Dropping rows copies the cache, so it waits until it halves the work.
-        if len(running) <= len(alive) // 2:
-            decoder.send(torch.tensor(running, device=model.device))  # type: ignore[attr-defined]
-            alive = [alive[place] for place in running]
+        if len(running) <= rows.drops_at * len(alive):
+            places = _closed_up(running)
+            rows.keep(places)
+            alive = [alive[place] for place in places]
     return done
+
+
+def _closed_up(running: Sequence[int]) -> list[int]:
+    """Return the places of the running rows; the last ones fill the gaps of those before."""
+    front = set(running[: bisect_left(running, len(running))])
+    back = iter(running[len(front) :])
+    return [place if place in front else next(back) for place in range(len(running))]
 
 
 def generate(
@@ -161,11 +164,12 @@ def stream(
     stop_ids: Sequence[int],
 ) -> Iterator[int]:
     """Yield the answer to one prompt token by token; it may be left off at any token."""
-    decoder = _decode(model, [prompt], sampling, pad_id=0)
+    with torch.inference_mode():
+        rows = _Rows(model, [prompt], sampling, pad_id=0)
     for _ in range(sampling.max_new_tokens):
         # Not around the whole loop: the caller's code runs between two tokens.
         with torch.inference_mode():
-            token = int(next(decoder)[0])
+            (token,) = rows.next()
         if token in stop_ids:
             return
         yield token

@@ -138,7 +138,7 @@ class Graphs:
             and not getattr(inner.config, "attention_dropout", 0)
         )
         most = _room(inner) if suits else 0
-        return cls(model, torch.bfloat16, most, _recorder(), tell) if most > 0 else None
+        return cls(model, torch.bfloat16, most, recorder(), tell) if most > 0 else None
 
     def __call__(self, flat: Flat) -> torch.Tensor | None:
         """Return the hidden states [T, D] of ``flat``; None where it takes no graph."""
@@ -261,7 +261,7 @@ def _room(model: PreTrainedModel) -> int:
     return min(MOST_TOKENS, room // 256 * 256)
 
 
-def _recorder() -> Callable[[Run], Run]:
+def recorder() -> Callable[[Run], Run]:
     """Return what makes a CUDA graph of a function; all of them share their memory."""
     pool = torch.cuda.graph_pool_handle()
 
