@@ -204,10 +204,12 @@ def measure(line: Line, model: Path, data: Path, out: Path, device: str, probed:
     print(json.dumps({
         "tokens_at_once": settled.micro_batch_tokens,
         "predicted_bytes": settled.predicted.peak_memory_bytes,
-        "measured_bytes": peak_bytes(device),
+        # Where there are several processes, the event tells of all.
+        "measured_bytes": max(peak_bytes(device), done.data["peak_memory_bytes"]),
         "predicted_seconds": settled.predicted.train_seconds,
         "measured_seconds": done.data["seconds"],
         "cpu_seconds": round(cpu["train.done"] - cpu["train.start"], 1),
+        "processes": settled.processes,
     }))  # fmt: skip
 
 
@@ -283,7 +285,7 @@ def carry_out(line: Line, folder: Path, options: argparse.Namespace) -> dict[str
         result |= {"time_error_before": round(before, 3), "time_error_probed": round(after, 3)}
         errors = f"{before:+6.0%} {after:+6.0%}"
     sizes = f"{plain['predicted_bytes'] / 2**30:6.2f} → {plain['measured_bytes'] / 2**30:6.2f}"
-    errors += f"  cpu {plain['cpu_seconds']}"
+    errors += f"  cpu {plain['cpu_seconds']} x{plain['processes']}"
     print(f"{line.name:26} {sizes:>20} {error:+7.1%} {times:>24} {errors:>15}", flush=True)
     if not options.no_write:
         _append(result | {"set": options.set, "device": options.device})

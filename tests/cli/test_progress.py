@@ -99,6 +99,11 @@ def test_a_step_that_overflowed_is_said() -> None:
     assert line.startswith("Gradients of step 3 were too large for fp16")
 
 
+def test_graphs_that_cannot_be_used_are_said() -> None:
+    (line,) = shown(("train.graphs_off", {"why": "no such kernel\nat line 3"}))
+    assert line.startswith("CUDA graphs could not be used (no such kernel…); training goes on")
+
+
 def test_the_moving_line_is_seldom_drawn() -> None:
     """Ten times a second, as rich has it, take 6 to 8% of a core."""
     view = View(Console(file=io.StringIO(), force_terminal=True))

@@ -134,7 +134,7 @@ def test_answers_at_once_shrink_with_memory():
     found = plan(wide, gpu, 300, high=2000, overrides=["evaluate.batch_size=64"])
     assert found.fits
     assert found.eval_batch_size < 64
-    assert plan(TINY, DESKTOP).eval_batch_size == 16
+    assert plan(TINY, DESKTOP).eval_batch_size == 64
 
 
 def test_a_slow_run_is_warned_about():

@@ -31,7 +31,8 @@ def work(folder: Path, *overrides: str, **changes: Any) -> Work:
         None,
         [
             "epochs=2", "train.batch_size=8", "learning_rate=0.01", "eval_every=2", "save_every=1",
-            "precision=fp32", "train.device=cpu", "early_stopping_patience=0", "rank=4", *overrides,
+            "precision=fp32", "train.device=cpu", "early_stopping_patience=0", "rank=4",
+            "train.processes=1", *overrides,
         ],
     )  # fmt: skip
     plan = make_plan(

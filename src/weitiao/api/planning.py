@@ -71,7 +71,9 @@ def make(
     )
     made = given(rates)
     rows = [sample.ids for sample in samples]
-    executed = executed_tokens(rows, made.batch_size, made.micro_batch_tokens, made.seed)
+    executed = executed_tokens(
+        rows, made.batch_size, made.micro_batch_tokens, made.seed, made.processes
+    )
     kept = 1.0
     if not shape.known:
         from weitiao.training.dry_run import kept_share

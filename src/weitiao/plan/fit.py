@@ -117,6 +117,11 @@ class Fit:
         """Whether the job stays under the limit."""
         return self.need <= self.limit
 
+    def as_asked(self, recipe: Recipe) -> bool:
+        """Whether it fits without checkpointing that was not asked for."""
+        asked = recipe.train.gradient_checkpointing
+        return self.fits and self.job.checkpointing == (asked or "off")
+
 
 def usable_bytes(machine: Machine, device: Device, processes: int = 1) -> int:
     """Return the bytes of free memory that each process may fill; on a CPU they share it."""

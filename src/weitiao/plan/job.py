@@ -26,6 +26,7 @@ class Job:
     ``accumulates`` says whether a step has several. ``share``: of weights and optimizer state
     that each process holds. ``process_bytes``: what it held before, 0 where not known.
     ``kept_share``: what a layer keeps for the backward pass, over what its shape says.
+    ``forks``: processes on one CPU that share the frozen weights; the tokens are those of each.
     """
 
     device: Device
@@ -45,6 +46,7 @@ class Job:
     share: float = 1.0
     process_bytes: int = 0
     kept_share: float = 1.0
+    forks: int = 1
 
     @property
     def adapted(self) -> bool:

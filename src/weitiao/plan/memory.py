@@ -6,6 +6,7 @@ count the tensors that autograd keeps of small models and hold :func:`layer_toke
 """
 
 from collections.abc import Callable
+from math import sqrt
 
 from weitiao.plan.job import BYTES, REPEATED, Job
 from weitiao.plan.recipe import Device, Optimizer, Quantization
@@ -20,7 +21,7 @@ The CUDA context is not in it: it is there already when free memory is asked for
 TOKENIZER_BYTES = 1500
 """What the tokenizer holds for each entry of the vocabulary: 220 MB at 152,000."""
 
-HELD_FACTOR: dict[Device, float] = {"cpu": 1.18, "cuda": 1.08}
+HELD_FACTOR: dict[Device, float] = {"cpu": 1.22, "cuda": 1.08}
 """Bytes held for each byte of activations: allocators keep and split what is freed.
 
 Micro-batches of other sizes leave holes in glibc's heap; PyTorch's own allocator on a GPU
@@ -30,6 +31,12 @@ rounds up.
 PRODUCT_CACHE_BYTES = 76 << 20
 """oneDNN's bf16 products on a CPU, as many as ``prepare_process`` lets it keep, and the holes that
 they leave in the heap; fitted. After some hundred steps each more takes 2 to 3 MB (measured)."""
+
+FORK_BYTES = 40 << 20
+"""What a process made by fork changes of what it was given, and its own buffers (measured)."""
+
+OWN_HELD, DORA_HELD = 1.12, 1.2
+"""So many times more where PEFT's layers, and not ours, compute what is trained (fitted, CPU)."""
 
 STATE_BYTES: dict[Optimizer, float] = {
     "adamw": 8,
@@ -151,8 +158,8 @@ def kept_bytes(shape: ModelShape, job: Job) -> int:
 def passing_bytes(shape: ModelShape, job: Job) -> int:
     """Return the bytes that come and go beside what is kept: one layer's gradients, or the head's.
 
-    Only one of the two is there at a time. In bf16 on a CPU oneDNN packs the weight and adds
-    the product up in fp32.
+    Only one of the two is there at a time. In bf16 on a CPU oneDNN takes buffers for a layer's
+    products, and the head's leave holes: the more pieces it is cut into, the more (fitted).
     """
     width = BYTES[job.precision]
     lean = job.method in ("lora", "qlora", "full") and not (job.dora or job.dropout)
@@ -165,7 +172,8 @@ def passing_bytes(shape: ModelShape, job: Job) -> int:
     logits = max(16, min(job.scored, most)) * shape.vocab_size
     head = logits * width + 8 * min(logits, _BLOCK_LOGITS[job.device])
     head += 4 * (2 * job.scored + job.tokens) * shape.hidden_size
-    head += packs * (2 * shape.head_params + 4 * logits)
+    pieces = max(1.0, job.scored / most)
+    head += round(packs * (2 * shape.head_params + 4 * logits) * min(1.0, 0.27 * sqrt(pieces)))
     if job.method == "full":
         head += (4 + width) * shape.head_params
     return max(gradients, head)
@@ -187,7 +195,12 @@ def training_bytes(shape: ModelShape, job: Job) -> int:
     if job.method == "full" and BYTES[job.precision] == 2:
         # Autocast's copies of the weights live from the forward to the backward pass.
         activations += 2 * shape.linear_params
-    held = round(activations * HELD_FACTOR[job.device])
+    factor = HELD_FACTOR[job.device]
+    if job.dora:
+        factor *= DORA_HELD
+    elif job.dropout or job.method in ("prefix", "ia3"):
+        factor *= OWN_HELD
+    held = round(activations * factor)
     return max(held + (gradients if job.accumulates else 0), step)
 
 
@@ -200,9 +213,17 @@ def process_bytes(shape: ModelShape, job: Job) -> int:
 
 
 def peak_memory(shape: ModelShape, job: Job) -> int:
-    """Return the bytes that training takes at its highest, in each process."""
+    """Return the bytes that training takes at its highest: in each process, or in all forks."""
     weights = weight_bytes(shape, job) + state_bytes(shape, job)
-    return process_bytes(shape, job) + round(weights * job.share) + training_bytes(shape, job)
+    first = process_bytes(shape, job) + round(weights * job.share) + training_bytes(shape, job)
+    return first + (job.forks - 1) * _another_fork(shape, job)
+
+
+def _another_fork(shape: ModelShape, job: Job) -> int:
+    """Return what one more process holds for itself of a training on one CPU."""
+    trained = 4 * trainable_params(shape, job) + state_bytes(shape, job)
+    products = PRODUCT_CACHE_BYTES if job.precision == "bf16" else 0
+    return FORK_BYTES + products + trained + training_bytes(shape, job)
 
 
 def answering_weight_bytes(shape: ModelShape, job: Job) -> int:

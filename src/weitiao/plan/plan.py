@@ -26,7 +26,7 @@ from weitiao.plan.recipe import (
     Strategy,
     Tracker,
 )
-from weitiao.plan.rules import Reason
+from weitiao.plan.rules import Reason, forked
 from weitiao.plan.settle import Settled
 from weitiao.plan.shape import ModelShape
 from weitiao.records.files import write_atomic
@@ -105,6 +105,11 @@ class Plan(BaseModel):
     problems: tuple[Reason, ...] = ()
     warnings: tuple[Reason, ...] = ()
     remedies: tuple[Reason, ...] = ()
+
+    @property
+    def forked(self) -> bool:
+        """Whether the processes are made from one, and share its weights."""
+        return forked(self.machine, self.device, self.processes, self.strategy)
 
     def settled(self) -> list[str]:
         """Return the names of the settings that have a reason and a part in this method."""

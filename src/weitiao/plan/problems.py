@@ -54,7 +54,7 @@ def _memory(settled: Settled) -> tuple[list[Reason], list[Reason]]:
     if found.fits:
         return [], []
     free = machine.free_on(found.job.device) // (
-        settled.values["processes"] if settled.device == "cpu" else 1
+        settled.values["processes"] if settled.device == "cpu" and not settled.forked else 1
     )
     need = found.free_needed
     key = "plan.problem.memory_gpu" if found.job.device == "cuda" else "plan.problem.memory"

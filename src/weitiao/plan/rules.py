@@ -68,6 +68,14 @@ def quantization(how: Method, bits: int) -> tuple[Quantization, Reason]:
     return kind, because("plan.reason.quantization", bits=bits)
 
 
+FORKED_WIDTH = 1024
+"""In wider models most of a step are products that a processor's cores share well. Measured, two
+processes of one thread against one of two: 1.3 times as fast at a width of 256, 1.2 at 512."""
+
+FORKED_MOST = 8
+"""A core each: with more, there would be little left for each to do."""
+
+
 def processes(machine: Machine, device: Device, batch: int) -> tuple[int, Reason]:
     """One for each GPU of the first one's kind, as long as each has a row of every step."""
     gpus = machine.gpus if device == "cuda" else ()
@@ -75,6 +83,29 @@ def processes(machine: Machine, device: Device, batch: int) -> tuple[int, Reason
     if alike < 2:
         return 1, because("plan.reason.default")
     return min(alike, batch), because("plan.reason.processes", gpus=alike)
+
+
+def forked(machine: Machine, device: Device, several: int, strategy: Strategy) -> bool:
+    """Return whether ``several`` processes are made from one, whose weights they share.
+
+    Each has one thread: more of them do not outlive a fork. Only Linux's libraries stand it.
+    """
+    alike = device == "cpu" and strategy in ("auto", "ddp") and machine.os.startswith("Linux")
+    return alike and several > 1 and several >= machine.cores
+
+
+def processes_of_cores(
+    machine: Machine, how: Method, whole: bool, width: int, batch: int
+) -> tuple[int, Reason]:
+    """One for each core of a CPU, where a small model's adapter is trained on two rows each.
+
+    Of other methods each process would hold gradients, optimizer state or weights of its own.
+    """
+    cores, adapted = machine.cores, how in ("lora", "ia3", "prefix") and whole
+    may = adapted and width <= FORKED_WIDTH and 2 * cores <= batch and cores <= FORKED_MOST
+    if may and forked(machine, "cpu", cores, "ddp"):
+        return cores, because("plan.reason.processes_cores", cores=cores)
+    return 1, because("plan.reason.default")
 
 
 def spreading_refused(strategy: Strategy, job: Job) -> Reason | None:

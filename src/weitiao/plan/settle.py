@@ -87,6 +87,12 @@ class Settled:
         return self.values["prefix_tokens"] if self.values["method"] == "prefix" else 0
 
     @property
+    def forked(self) -> bool:
+        """Whether the processes are made from one, and share its weights and its memory."""
+        asked = self.values.get("strategy", self.recipe.train.strategy)
+        return rules.forked(self.machine, self.device, self.values["processes"], asked)
+
+    @property
     def sharded(self) -> Strategy | None:
         """How the weights are spread out over several processes; None where they are not."""
         strategy: Strategy = self.values["strategy"]
@@ -136,6 +142,9 @@ class Settled:
         self._take("share_prefixes", None, rules.share_prefixes(train.share_prefixes, noisy))
         batch = self._take("batch_size", train.batch_size, rules.batch_size(count))
         several = rules.processes(self.machine, self.device, batch)
+        if self.device == "cpu":
+            whole, width = self.values["quantization"] == "none", self.shape.hidden_size
+            several = rules.processes_of_cores(self.machine, how, whole, width, batch)
         self._take("processes", train.processes, several)
         epochs = self._take("epochs", train.epochs, rules.epochs(count))
         self._take(
@@ -181,6 +190,10 @@ class Settled:
             kept_share=self.kept_share,
         )
         found = self._fitted(job)
+        if self.forked and train.processes is None and not found.as_asked(self.recipe):
+            # The forks' activations and buffers are what is too much: better one process.
+            self._take("processes", None, (1, because("plan.reason.processes_fit")))
+            found = self._fitted(job)
         why = because("plan.reason.precision_fit", need=gigabytes(found.free_needed))
         if asked is None and precision == "fp32" and not found.fits:
             smaller = self._fitted(replace(job, precision="bf16"))
@@ -195,12 +208,17 @@ class Settled:
 
     def _fitted(self, job: Job) -> Fit:
         batch = ceil(self.values["batch_size"] / self.values["processes"])
-        limit = usable_bytes(self.machine, self.device, self.values["processes"])
+        apart = 1 if self.forked else self.values["processes"]
+        limit = usable_bytes(self.machine, self.device, apart)
+        job = replace(job, forks=self.values["processes"] if self.forked else 1)
         return fit(self.shape, job, self.rows, limit, self.recipe, batch)
 
     def _spread(self, found: Fit) -> Fit:
         """Settle how several processes share the work: the whole model in each where it fits."""
         asked, several = self.recipe.train.strategy, self.values["processes"]
+        if self.forked:
+            self._take("strategy", None, ("ddp", because("plan.reason.strategy_ddp")))
+            return found
         spread = self._fitted(replace(found.job, share=1 / several))
         if several == 1 or asked != "auto":
             key = "plan.reason.default" if asked == "auto" else "plan.reason.asked"
@@ -256,6 +274,9 @@ class Settled:
         rows, processes = self.rows, self.values["processes"]
         computed = rows.tokens * rows.computed
         per_epoch = self.values["steps_per_epoch"]
+        # Forks start their kernels side by side; of the cores they have no more together.
+        side_by_side = processes if self.forked else 1
+        calls = max(per_epoch * processes, computed / self.fit.micro_batch_tokens)
         seconds = cost.training_seconds(
             self.shape,
             self.fit.job,
@@ -263,7 +284,7 @@ class Settled:
             tokens=round(computed),
             scored=int(rows.scored.sum()),
             squares=rows.squares,
-            micro_batches=max(per_epoch * processes, computed / self.fit.micro_batch_tokens),
+            micro_batches=calls / side_by_side,
             steps=per_epoch * processes,
         )
         # Processes on one CPU share its cores; GPUs work side by side.

@@ -208,8 +208,8 @@ def _published(target: Path) -> Iterator[Path]:
 
 
 def _tell_end(engine: Engine) -> None:
-    progress, peak = engine.progress, peak_memory(engine.model.device)
-    peak = -engine.work.team.least(-peak)  # the most that any process held
+    progress, team = engine.progress, engine.work.team
+    peak = team.together(team.gather(peak_memory(engine.model.device, team.born_bytes)))
     engine.work.events.emit(
         "train.done",
         steps=progress.step,

@@ -2,6 +2,7 @@
 
 import gc
 import sys
+from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 import torch
@@ -24,17 +25,35 @@ def give_back() -> None:
         torch.cuda.empty_cache()
 
 
-def memory_now(device: torch.device) -> int:
-    """Return the bytes held now: of the GPU's memory by PyTorch, or by the process on a CPU."""
+def memory_now(device: torch.device, born_bytes: int = 0) -> int:
+    """Return the bytes held now: of the GPU's memory by PyTorch, or by the process on a CPU.
+
+    Of a process made by fork, what it holds beyond the ``born_bytes`` that it was given.
+    """
     if device.type == "cuda":
         return torch.cuda.memory_reserved(device)
+    if born_bytes:
+        return max(0, own_bytes() - born_bytes)
     return int(psutil.Process().memory_info().rss)
 
 
-def peak_memory(device: torch.device) -> int:
-    """Return the most bytes held so far: of the GPU's memory, or of the process on a CPU."""
+def own_bytes() -> int:
+    """Return the bytes of this process's memory that no file backs (Linux)."""
+    return _kernel_says("RssAnon")
+
+
+def _kernel_says(name: str) -> int:
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    return int(status.split(f"{name}:")[1].split(maxsplit=1)[0]) << 10
+
+
+def peak_memory(device: torch.device, born_bytes: int = 0) -> int:
+    """Return the most bytes held so far; see :func:`memory_now`."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if born_bytes:
+        # Libraries, which a file backs, are the same pages in all processes.
+        return max(0, _kernel_says("VmHWM") - _kernel_says("RssFile") - born_bytes)
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
     import resource

@@ -6,7 +6,7 @@ what all will take.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -23,7 +23,9 @@ from weitiao.plan.plan import Plan
 from weitiao.records.render import Sample
 from weitiao.runs import Run
 from weitiao.training.dry_run import TYPES, shortened
+from weitiao.training.forked import in_forks
 from weitiao.training.step import preflight, take_step
+from weitiao.training.team import ALONE, Team
 from weitiao.training.work import Work, begin
 
 SECONDS = 30.0
@@ -59,13 +61,14 @@ def token_seconds(
     # A whole step may be more than there is time for.
     pace = plan.predicted.tokens_per_second * layers / few
     mean = sum(len(sample.ids) for sample in samples) / len(samples)
-    rows = max(1, min(plan.batch_size, int(_STEP_SECONDS * pace / mean)))
+    forks = plan.processes if plan.forked else 1
+    rows = max(forks, min(plan.batch_size, int(_STEP_SECONDS * pace / mean)))
     changed = {
         "batch_size": rows,
         "steps": _NEVER,
         "eval_every": _NEVER,
         "save_every": _NEVER,
-        "processes": 1,
+        "processes": forks,
     }
     short = plan.model_copy(update=changed)
     more = _pace(source, short, samples, few, perf_counter() + (until - perf_counter()) * 0.6)
@@ -88,17 +91,20 @@ def _pace(
     with TemporaryDirectory(prefix="weitiao-") as folder:
         base = _random_model(source, plan, layers, Path(folder))
         model = base if plan.method == "full" else add_adapter(base, plan)
-        run, events = Run(Path(folder)), EventLog(None)
-        engine = begin(Work(model, plan, samples, (), (), run, events, lambda _: None))
-        found: list[float] = []
-        with fast_path(model):
-            preflight(engine)
-            while len(found) < steps and (len(found) < 2 or perf_counter() < until):
-                began, before = perf_counter(), engine.progress.executed_tokens
-                take_step(engine)
-                tokens = engine.progress.executed_tokens - before
-                found.append((perf_counter() - began) / tokens)
-    return _Pace(found)
+        work = Work(model, plan, samples, (), (), Run(Path(folder)), EventLog(None), lambda _: None)
+
+        def pace(team: Team) -> _Pace:
+            engine, found = begin(replace(work, team=team)), list[float]()
+            with fast_path(model):
+                preflight(engine)
+                while len(found) < steps and team.least(len(found) < 2 or perf_counter() < until):
+                    began, before = perf_counter(), engine.progress.executed_tokens
+                    take_step(engine)
+                    tokens = engine.progress.executed_tokens - before
+                    found.append((perf_counter() - began) / tokens)
+            return _Pace(found)
+
+        return in_forks(plan.processes, Path(folder), pace) if plan.forked else pace(ALONE)
 
 
 def _random_model(source: ModelSource, plan: Plan, layers: int, folder: Path) -> PreTrainedModel:

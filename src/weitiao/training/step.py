@@ -26,7 +26,7 @@ STEPS_LOOKED_AT = 256
 class Share:
     """What one process did of a step; ``loss``: the sum over its scored tokens, in nats.
 
-    ``bad``: the numbers of the samples whose loss is not a number.
+    ``bad``: the numbers of the samples whose loss is not a number. ``memory_bytes``: held now.
     """
 
     loss: float
@@ -34,9 +34,10 @@ class Share:
     executed_tokens: int
     scored_tokens: int
     bad: tuple[int, ...]
+    memory_bytes: int
 
     @classmethod
-    def of(cls, micros: Sequence[Micro], losses: Sequence[float]) -> "Share":
+    def of(cls, micros: Sequence[Micro], losses: Sequence[float], memory_bytes: int) -> "Share":
         """Return the share of ``micros``, whose rows have ``losses``."""
         flats = [flat for numbers, flat in micros if numbers]
         numbers = [i for numbers, _ in micros for i in numbers]
@@ -46,6 +47,7 @@ class Share:
             executed_tokens=sum(flat.executed for flat in flats),
             scored_tokens=sum(len(flat.target_S) for flat in flats),
             bad=tuple(i for i, x in zip(numbers, losses, strict=True) if not math.isfinite(x)),
+            memory_bytes=memory_bytes,
         )
 
 
@@ -65,7 +67,8 @@ def take_step(engine: Engine) -> None:
         norm = engine.updates.norm()
         # All that the host needs to know, in one transfer: a GPU is waited for once a step.
         grad_norm, *by_row = torch.cat([norm.reshape(1), *losses]).tolist()
-        shares = engine.work.team.gather(Share.of(micros, by_row))
+        held = memory_now(engine.model.device, engine.work.team.born_bytes)
+        shares = engine.work.team.gather(Share.of(micros, by_row, held))
         if _sound(engine, rate, shares, grad_norm):
             break
     engine.updates.step()
@@ -244,6 +247,6 @@ def _tell(
         tokens_per_second=round(tokens / seconds, 1),
         executed_per_second=round(executed / seconds, 1),
         scored_per_second=round(scored / seconds, 1),
-        memory_bytes=memory_now(engine.model.device),
+        memory_bytes=engine.work.team.together([share.memory_bytes for share in shares]),
         eta_seconds=round(engine.eta(), 1),
     )

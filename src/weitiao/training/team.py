@@ -35,11 +35,17 @@ _BUCKET = 1 << 24
 
 @dataclass(frozen=True, slots=True)
 class Team:
-    """This process's place among ``size``; ``rank`` 0 leads: it alone writes and tells."""
+    """This process's place among ``size``; ``rank`` 0 leads: it alone writes and tells.
+
+    ``forked``: the processes hold the same memory but for what they have changed since one was
+    made from the other; ``born_bytes``: what this one was given so.
+    """
 
     rank: int = 0
     size: int = 1
     strategy: Strategy = "ddp"
+    forked: bool = False
+    born_bytes: int = 0
 
     @property
     def leads(self) -> bool:
@@ -66,6 +72,10 @@ class Team:
         least = torch.tensor(int(value))
         dist.all_reduce(least, dist.ReduceOp.MIN)
         return int(least)
+
+    def together(self, held: Sequence[int]) -> int:
+        """Return what the processes hold: all forks together, else the one that holds most."""
+        return sum(held) if self.forked else max(held)
 
     def wait(self) -> None:
         """Wait until every process has come here."""
