@@ -27,6 +27,7 @@ PAGES = {
     "docs/guide.md": "docs/guide.zh-CN.md",
     "docs/data.md": "docs/data.zh-CN.md",
     "docs/training.md": "docs/training.zh-CN.md",
+    "docs/evaluation.md": "docs/evaluation.zh-CN.md",
 }
 BOTH = [*PAGES, *PAGES.values()]
 ALL = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "base_model").glob("*.md")]

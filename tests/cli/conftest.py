@@ -20,6 +20,8 @@ QUICK = (
     "micro_batch_tokens=512",
     "max_new_tokens=4",
     "resamples=100",
+    "forgetting=10",
+    "memorising=4",
 )
 """Settings for a run of a second; nothing in them depends on how fast the machine is."""
 

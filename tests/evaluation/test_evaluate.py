@@ -198,6 +198,20 @@ def test_evaluate_measures_and_writes_everything(tmp_path):
     assert (done["kind"], done["outcome"], done["rows"]) == ("evaluation.done", "better", 20)
 
 
+def test_categories_are_those_that_the_rows_name(tmp_path):
+    named = [
+        replace(record, metadata={"类别": "甲" if row % 2 else "乙"})
+        for row, record in enumerate(records())
+    ]
+    results = evaluate(
+        named, Model(right).answerer(), Model(lambda _: "不会").answerer("t"), OPTIONS, SUITE,
+        tmp_path, EventLog(), **SIZES,
+    )  # fmt: skip
+    assert results.category_column == "类别"
+    assert sorted((c.name, c.line.rows) for c in results.categories) == [("乙", 10), ("甲", 10)]
+    assert load_results(tmp_path / "results.json") == results
+
+
 def test_only_as_many_rows_as_asked_for(tmp_path):
     options = OPTIONS.model_copy(update={"rows": 7})
     model = Model(right)

@@ -5,6 +5,8 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from made_measures import HOSTILE as MEASURES_HOSTILE
+from made_measures import made_measures
 from made_run import HOSTILE, made_run
 
 from weitiao.errors import RunError
@@ -106,9 +108,28 @@ def test_every_setting_has_its_reason(page, tmp_path):
 
 
 def test_losses_are_shown_as_well_as_gains(page):
-    places = [page.index(h) for h in ("Drawn by lot", "The largest gains", "The worst losses")]
+    places = [page.index(h) for h in ("The worst losses", "The largest gains", "Drawn by lot")]
     assert places == sorted(places)
-    assert page.count('class="example"') == 9
+    assert page.count('class="example"') == 7 + 3 + 3
+    assert "Base right, tuned wrong: 7 of 120 rows; the other way round: 80." in page
+
+
+def test_the_verdict_comes_first(page):
+    english = Page(page).words["en"]
+    assert english.index("The tuned model is better.") < english.index("What changed")
+    assert 'class="hero better"' in page
+
+
+def test_every_score_has_its_chance_its_effect_and_what_it_counts(page):
+    line = re.sub(r"<[^>]+>", " ", page[page.index("<strong>ROUGE-L") :][:1500])
+    assert re.search(r"p = 0\.\d{3} · +effect 3\.\d\d .* · +by characters \(Chinese\)", line)
+
+
+def test_the_categories_stand_in_a_table_of_their_own(page):
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+    assert "for each value of the column “intent”" in text
+    assert page.index("<strong>check_balance") < page.index("<strong>transfer_money")
+    assert page.index("<strong>transfer_money") < page.index("the others together")
 
 
 def test_the_page_opens_in_the_language_spoken(tmp_path):
@@ -127,6 +148,68 @@ def test_a_run_that_came_part_of_the_way(tmp_path, trained, rows):
     assert ("Not measured yet" in html) == (rows == 0)
     assert ("It cannot be told" in html) == (rows == 3)
     assert ("How training went" in html) == trained
+
+
+def test_what_was_measured_beside_the_scores_has_a_section_each(page, tmp_path):
+    titles = {"Forgetting", "Memorising", "Speed", "What a judge says", "What people say"}
+    titles.add("Public benchmarks")
+    assert not titles & set(Page(page).words["en"])
+    run = made_run(tmp_path / "r")
+    made_measures(run.evaluation)
+    html = write_report(run).read_text(encoding="utf-8")
+    found = Page(html)
+    assert titles <= set(found.words["en"])
+    assert {"遗忘", "死记硬背", "速度", "评委的看法", "人的看法", "公开基准"} <= set(
+        found.words["zh"]
+    )
+    assert len(found.words["en"]) == len(found.words["zh"])
+    assert found.loads == []
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
+    # Interval, both models' rows, an extrapolated time, the shares of the judge's votes.
+    for said in (
+        "33% 29% … 37%",
+        "33 1 17",
+        "≈ 1.1",
+        "tuned better 微调后更好 78",
+        "4 of them",
+        "0.430 ± 0.035",
+    ):
+        assert said in text, said
+    assert "lost much of what the base could do; see" in text
+    assert MEASURES_HOSTILE not in html
+    assert found.tags.count("script") == 1
+
+
+def test_a_broken_measure_is_a_sentence(tmp_path):
+    run = made_run(tmp_path / "r")
+    (run.evaluation / "speed.json").write_text('{"base": 1}')
+    with pytest.raises(RunError, match=r"speed\.json"):
+        write_report(run)
+
+
+def test_results_of_before_there_were_categories_are_a_page_too(tmp_path):
+    run = made_run(tmp_path / "r")
+    path = run.evaluation / "results.json"
+    old = json.loads(path.read_text())
+    for name in ("categories", "category_column", "turned"):
+        del old[name]
+    path.write_text(json.dumps(old))
+    html = write_report(run).read_text(encoding="utf-8")
+    assert "By category" not in html
+    assert "Base right" not in html
+
+
+def test_poems_have_their_marks_only_where_the_suite_is_about_poems(page, tmp_path):
+    assert "Tones and rhyme" not in page
+    run = made_run(tmp_path / "r")
+    path = run.evaluation / "results.json"
+    results = json.loads(path.read_text())
+    results["suite"]["scores"] = ["poem_rhymes"]
+    results["examples"][0]["tuned"] = "白日依山尽，黄河入海流。\n欲穷千里目，更上一层楼。"
+    path.write_text(json.dumps(results))
+    html = write_report(run).read_text(encoding="utf-8")
+    assert "白日依山尽  ●●○○●" in html
+    assert "Pingshui" in html
 
 
 def test_an_empty_run_is_a_page_too(tmp_path):

@@ -16,14 +16,14 @@ from weitiao.evaluation.suite import (
     load_suite,
     score_for,
     suite_names,
-    suite_records,
     tokenisation_of,
 )
+from weitiao.evaluation.suite_rows import suite_records
 from weitiao.plan.recipe import EvaluateOptions
 from weitiao.records.options import DataOptions
 from weitiao.words import LANGUAGES
 
-OURS = ("general", "intents", "maths", "poetry", "question_answering")
+OURS = ("general", "intents", "maths", "poetry", "question_answering", "story")
 SAID = {
     "tokens": ("token", "词元"),
     "units": ("each Han character, each word of other scripts", "每个汉字、其他文字的每个单词"),
@@ -88,7 +88,7 @@ def test_a_suite_of_ones_own(tmp_path):
     assert (suite.name, suite.version, suite.scores) == ("mine", 3, ("number_match", "toxicity"))
     assert [r.answer for r in suite_records(tmp_path / "rows.jsonl", DataOptions())] == ["2"]
     assert suite.rows == str(tmp_path / "rows.jsonl")
-    toxicity = score_for("toxicity", ["2"], suite.toxic_words)
+    toxicity = score_for("toxicity", ["2"], suite)
     assert toxicity.statistics(answered(0, "太坏了", "2")) == (1, 1)
     # What its files hold makes a suite another, though its version is the same.
     (tmp_path / "bad.txt").write_text("坏\n蛋\n", "utf-8")

@@ -13,6 +13,7 @@ and nowhere to the left: reading a run's files never waits for them.
 """
 
 from weitiao.api.begin import find_run, open_or_start, recipe_for, recipe_of, runs, start
+from weitiao.api.comparing import benchmark, compare
 from weitiao.api.data import (
     Leaks,
     Part,
@@ -27,6 +28,7 @@ from weitiao.api.data import (
     report_data,
     review,
 )
+from weitiao.api.judging import judge
 from weitiao.api.look import Shown, chat, kept_rows, require_trained, show
 from weitiao.api.planning import forecast
 from weitiao.api.stages import evaluate, plan, report, run, split, train
@@ -36,8 +38,10 @@ __all__ = [
     "Leaks",
     "Part",
     "Shown",
+    "benchmark",
     "chat",
     "check",
+    "compare",
     "convert",
     "draft",
     "endpoint",
@@ -47,6 +51,7 @@ __all__ = [
     "forecast",
     "grow",
     "import_review",
+    "judge",
     "kept_rows",
     "leaks",
     "open_or_start",

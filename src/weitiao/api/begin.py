@@ -78,7 +78,9 @@ def start(
         ModelError: there is no such model.
         RunError: the directory exists and nothing was said about it, or the run there was
             begun with other settings.
+        EndpointError: a judge is asked for, and cannot be asked as it is set.
     """
+    from weitiao.api.judging import require_judge
     from weitiao.evaluation.suite import require_suite
     from weitiao.plan.resolved import recipe_yaml
     from weitiao.records.files import write_atomic
@@ -91,6 +93,7 @@ def start(
     source_of(recipe)
     require_trackers(recipe.train.trackers)
     require_suite(recipe.evaluate.suite)
+    require_judge(recipe)
     run = create_run(None if out is None else Path(out), name or data.stem, exists, Path(root))
     if run.recipe.exists():
         _go_on_with(run, recipe, exists, listeners)
@@ -225,9 +228,11 @@ def _go_on_with(run: Run, recipe: Recipe, exists: Exists, listeners: tuple[Liste
 
 def _changeable(run: Run, setting: str, before: Any, now: Any) -> bool:
     """Return whether ``setting`` has an effect still, and none on what was learnt before."""
-    from weitiao.plan.resolved import CHANGEABLE
+    from weitiao.plan.resolved import CHANGEABLE, OF_THE_JUDGE
     from weitiao.training.launch import in_team
 
+    if setting in OF_THE_JUDGE:
+        return not in_team()
     stage: Stage = "evaluate" if setting.startswith("evaluate.") else "train"
     if setting not in CHANGEABLE or run.stage_done(stage) or in_team():
         return False
@@ -241,6 +246,7 @@ def _change(
     asked: Sequence[tuple[str, Any, Any]],
     listeners: tuple[Listener, ...],
 ) -> None:
+    from weitiao.api.judging import require_judge
     from weitiao.plan.plan import read_plan, write_plan
     from weitiao.plan.resolved import change, recipe_yaml
     from weitiao.records.files import write_atomic
@@ -249,6 +255,7 @@ def _change(
     planned = read_plan(run.plan) if run.stage_done("plan") else None
     recipe, plan = change(begun, planned, {setting: now for setting, _, now in asked})
     require_trackers(recipe.train.trackers)
+    require_judge(recipe)
     log = log_of(run, listeners)
     with run.lock():
         if plan is not None:

@@ -16,12 +16,14 @@ from weitiao.api.begin import (
     refuse_in_team,
     source_of,
 )
+from weitiao.api.judging import judge
 from weitiao.errors import DataError, RunError, TrainingError
 from weitiao.events import EventLog, Listener
 from weitiao.runs import Run
 
 if TYPE_CHECKING:
     from weitiao.evaluation.compare import Results
+    from weitiao.models.pair import Voice
     from weitiao.plan.plan import Plan
     from weitiao.plan.recipe import Recipe
     from weitiao.records.record import Record
@@ -89,6 +91,7 @@ def train(run: Run, listeners: tuple[Listener, ...] = (), *, resume: bool = Fals
         RunError: a training was begun and not ended, and ``resume`` was not asked for.
         TrainingError: training had to stop; the run can be resumed.
     """
+    from weitiao.training.forked import may_fork
     from weitiao.training.launch import in_team, member_of_team, train_as_team
 
     with member_of_team():
@@ -97,7 +100,7 @@ def train(run: Run, listeners: tuple[Listener, ...] = (), *, resume: bool = Fals
             return settled
         settled.require_fit()
         run.require_resumable(resume)
-        if settled.processes > 1 and not in_team():
+        if settled.processes > 1 and not may_fork(settled) and not in_team():
             train_as_team(run, settled, listeners)
         else:
             _train_here(run, settled, listeners)
@@ -110,6 +113,7 @@ def _train_here(run: Run, settled: Plan, listeners: tuple[Listener, ...]) -> Non
 
     from weitiao.models.adapters import add_adapter
     from weitiao.models.load import TYPES, load_model
+    from weitiao.training.forked import may_fork, train_forked
     from weitiao.training.launch import lowered
     from weitiao.training.loop import Work
     from weitiao.training.loop import train as train_loop
@@ -134,19 +138,21 @@ def _train_here(run: Run, settled: Plan, listeners: tuple[Listener, ...]) -> Non
         )
         model = base if whole else add_adapter(base, settled)
         with _log_of_training(run, settled, listeners, leads=team.leads) as log:
-            train_loop(
-                Work(
-                    model,
-                    lowered(settled),
-                    samples,
-                    held_out,
-                    [record.origin for record in records],
-                    run,
-                    log,
-                    formatted.tokenizer.save_pretrained,  # type: ignore[attr-defined]
-                    team,
-                )
+            work = Work(
+                model,
+                lowered(settled),
+                samples,
+                held_out,
+                [record.origin for record in records],
+                run,
+                log,
+                formatted.tokenizer.save_pretrained,  # type: ignore[attr-defined]
+                team,
             )
+            if may_fork(settled) and team.size == 1:
+                train_forked(work)
+            else:
+                train_loop(work)
 
 
 @contextmanager
@@ -168,52 +174,85 @@ def _log_of_training(
 def evaluate(run: Run, listeners: tuple[Listener, ...] = (), *, resume: bool = False) -> Results:
     """Measure the tuned model against its base on the held-out rows of ``run``.
 
+    Where the recipe asks for a judge, it compares their answers afterwards; see
+    :func:`~weitiao.api.judging.judge`.
+
     Raises:
         DataError: there are no held-out rows, or the suite's own were trained on.
         ModelError: what was trained cannot be loaded.
     """
-    from weitiao.evaluation.answers import answerer
-    from weitiao.evaluation.evaluate import evaluate as evaluate_records
+    results = _measured(run, listeners, resume=resume)
+    judge(run, listeners)
+    return results
+
+
+def _measured(run: Run, listeners: tuple[Listener, ...], *, resume: bool) -> Results:
+    from weitiao.api.measures import measure, missing
     from weitiao.evaluation.evaluate import load_results
-    from weitiao.evaluation.suite import load_suite
-    from weitiao.models.generate import Sampling
     from weitiao.records.prepare import load_records
 
-    if run.stage_done("evaluate"):
-        return load_results(run.evaluation / "results.json")
+    done, results = run.stage_done("evaluate"), run.evaluation / "results.json"
+    if done and not missing(run, recipe_of(run).evaluate):
+        return load_results(results)
     settled = train(run, listeners, resume=resume)
     recipe = recipe_of(run)
-    asked = recipe.evaluate
     formatted = chat_format(recipe)
+    log = log_of(run, listeners)
+    with run.lock():
+        pair = load_pair_of(run, recipe, settled)
+        records = _own_rows(run, recipe) or load_records(run.records / "test.jsonl")
+        found = (
+            load_results(results)
+            if done
+            else _compare(run, recipe, settled, formatted, pair, records, log)
+        )
+        measure(run, recipe, settled, formatted, pair, records, log)
+    return found
+
+
+def _compare(
+    run: Run,
+    recipe: Recipe,
+    settled: Plan,
+    formatted: ChatFormat,
+    pair: tuple[Voice, Voice],
+    records: list[Record],
+    log: EventLog,
+) -> Results:
+    """Let both models answer ``records`` and compare what they say."""
+    from weitiao.evaluation.answers import answerer
+    from weitiao.evaluation.evaluate import evaluate as evaluate_records
+    from weitiao.evaluation.suite import load_suite
+    from weitiao.models.generate import Sampling
+
+    asked = recipe.evaluate
     sampling = Sampling(
         settled.max_new_tokens, asked.temperature, asked.top_p, asked.repetition_penalty, asked.seed
     )
-    with run.lock():
-        pair = load_pair_of(run, recipe, settled)
-        base, tuned = (
-            answerer(
-                voice.model,
-                formatted,
-                sampling,
-                pad_id=formatted.tokenizer.pad_token_id,  # type: ignore[attr-defined]
-                identity=which,
-                loss_budget=settled.micro_batch_tokens,
-                context=voice.speaking,
-                reasoning=recipe.data.reasoning,
-            )
-            for which, voice in zip(("base", "tuned"), pair, strict=True)
+    base, tuned = (
+        answerer(
+            voice.model,
+            formatted,
+            sampling,
+            pad_id=formatted.tokenizer.pad_token_id,  # type: ignore[attr-defined]
+            identity=which,
+            loss_budget=settled.micro_batch_tokens,
+            context=voice.speaking,
+            reasoning=recipe.data.reasoning,
         )
-        return evaluate_records(
-            _own_rows(run, recipe) or load_records(run.records / "test.jsonl"),
-            base,
-            tuned,
-            asked,
-            load_suite(asked.suite),
-            run.evaluation,
-            log_of(run, listeners),
-            batch_size=settled.eval_batch_size,
-            max_tokens=settled.max_tokens,
-        )
+        for which, voice in zip(("base", "tuned"), pair, strict=True)
+    )
+    return evaluate_records(
+        records,
+        base,
+        tuned,
+        asked,
+        load_suite(asked.suite),
+        run.evaluation,
+        log,
+        batch_size=settled.eval_batch_size,
+        max_tokens=settled.max_tokens,
+    )
 
 
 def _own_rows(run: Run, recipe: Recipe) -> list[Record]:
@@ -221,7 +260,8 @@ def _own_rows(run: Run, recipe: Recipe) -> list[Record]:
 
     None at all where it has none: then the rows that were kept out of training are answered.
     """
-    from weitiao.evaluation.suite import load_suite, suite_records
+    from weitiao.evaluation.suite import load_suite
+    from weitiao.evaluation.suite_rows import suite_records
     from weitiao.records.prepare import load_records
     from weitiao.records.similar import leaks
 

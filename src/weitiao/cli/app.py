@@ -22,7 +22,9 @@ from weitiao.cli.asked import (
     Settings,
     add_stage,
 )
+from weitiao.cli.comparing import benchmark, compare
 from weitiao.cli.data import data_app
+from weitiao.cli.people import review
 from weitiao.cli.screen import screen, sentence, show, verbatim
 from weitiao.cli.usage import Command, Group
 from weitiao.runs import Run
@@ -168,6 +170,10 @@ def stop(
 add_stage(app, "plan", "cli.help.plan")
 add_stage(app, "train", "cli.help.train")
 add_stage(app, "eval", "cli.help.eval")
+
+app.command("review", help="cli.help.people", cls=Command, rich_help_panel=STAGES)(review)
+app.command("compare", help="cli.help.compare", cls=Command, rich_help_panel=STAGES)(compare)
+app.command("benchmark", help="cli.help.benchmark", cls=Command, rich_help_panel=STAGES)(benchmark)
 
 
 @app.command("report", help="cli.help.report", cls=Command, rich_help_panel=STAGES)

@@ -129,6 +129,9 @@ def _train(view: View, run: Run, *, resume: bool) -> None:
 
 
 def _evaluate(view: View, run: Run, *, resume: bool) -> None:
+    from weitiao.evaluation.judge import judge_sentences, load_judged
+    from weitiao.evaluation.notes import notes
+
     view.heading(say("cli.stage.evaluation"))
     view.wait(say("cli.progress.loading"))
     results = api.evaluate(run, (view,), resume=resume)
@@ -139,6 +142,11 @@ def _evaluate(view: View, run: Run, *, resume: bool) -> None:
     view.console.print(sentence, soft_wrap=not view.console.is_terminal)
     for caution in cautions:
         view.note(caution, "yellow")
+    for told, warns in notes(run.evaluation):
+        view.note(told, "yellow" if warns else "")
+    if (judged := run.evaluation / "judge.json").exists():
+        for line in judge_sentences(load_judged(judged)):
+            view.note(clean(line))
     drawn = [example for example in results.examples if example.why == "random"][:EXAMPLES_SHOWN]
     if drawn:
         blank(view.console)

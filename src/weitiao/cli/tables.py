@@ -13,7 +13,8 @@ from weitiao.cli.screen import clean, lasted, memory, speed
 from weitiao.words import say
 
 if TYPE_CHECKING:
-    from weitiao.evaluation.compare import Example, Results, ScoreResult
+    from weitiao.evaluation.compare import Results, ScoreResult
+    from weitiao.evaluation.examples import Example
     from weitiao.plan.plan import Plan
     from weitiao.records.report import DataReport
     from weitiao.runs import RunSummary
@@ -155,12 +156,24 @@ def scores(results: "Results") -> Table:
 
 
 def verdict(results: "Results") -> tuple[Text, list[str]]:
-    """Return the verdict in one sentence, and the sentences of caution."""
-    from weitiao.evaluation.present import caution_sentence, verdict_sentence
+    """Return the verdict in one sentence, and the sentences of caution.
+
+    The last are the rows that turned from right to wrong, and where it got worse.
+    """
+    from weitiao.evaluation.present import (
+        caution_sentence,
+        turned_sentence,
+        verdict_sentence,
+        worst_category_sentence,
+    )
 
     found = results.verdict
     style = _OUTCOME_STYLES.get(found.outcome, "bold yellow")
     cautions = [caution_sentence(results, name) for name in found.cautions]
+    if results.turned and results.turned.wrong:
+        cautions.append(turned_sentence(results))
+    if worst := worst_category_sentence(results):
+        cautions.append(clean(worst))
     return Text(verdict_sentence(results), style=style), cautions
 
 

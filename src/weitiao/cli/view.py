@@ -44,11 +44,19 @@ class View:
             "train.eval": self._validated,
             "train.shrunk": self._shrunk,
             "train.rescaled": self._rescaled,
+            "train.graphs_off": self._without_graphs,
             "train.stopping": self._stopping,
             "train.tracker_failed": self._untracked,
             "train.done": self._trained,
             "evaluation.progress": self._answer,
             "evaluation.done": self._answered,
+            "forgetting.progress": self._asking,
+            "memorising.progress": self._asking_again,
+            "speed.start": self._timing,
+            "evaluation.failed": self._unmeasured,
+            "judge.estimate": self._judging,
+            "judge.progress": self._judged,
+            "judge.failed": self._unjudged,
         }
 
     def __enter__(self) -> "View":
@@ -191,6 +199,9 @@ class View:
     def _rescaled(self, data: dict[str, Any]) -> None:
         self.note(say("cli.rescaled", step=data["step"]), "dim")
 
+    def _without_graphs(self, data: dict[str, Any]) -> None:
+        self.note(say("cli.graphs_off", cause=clean(data["why"], lines=1)), "yellow")
+
     def _untracked(self, data: dict[str, Any]) -> None:
         cause = clean(data["cause"])
         self.note(say("cli.tracker_failed", tracker=data["tracker"], cause=cause), "yellow")
@@ -219,6 +230,38 @@ class View:
     def _answered(self, data: dict[str, Any]) -> None:
         self.still()
         self.note(say("cli.answered", rows=data["rows"], time=lasted(data["seconds"])))
+
+    def _asking(self, data: dict[str, Any]) -> None:
+        done, total = data["done"], data["total"]
+        self._move(done, total, say("cli.progress.forgetting", done=done, total=total))
+
+    def _asking_again(self, data: dict[str, Any]) -> None:
+        done, total = data["done"], data["total"]
+        self._move(done, total, say("cli.progress.memorising", done=done, total=total))
+
+    def _timing(self, data: dict[str, Any]) -> None:
+        self.wait(say("cli.progress.timing"))
+
+    def _unmeasured(self, data: dict[str, Any]) -> None:
+        which, cause = say(f"measure.{data['which']}"), clean(data["cause"])
+        self.note(say("cli.measure_failed", which=which, cause=cause), "yellow")
+
+    def _judging(self, data: dict[str, Any]) -> None:
+        told = {"rows": data["rows"], "requests": data["requests"], "tokens": f"{data['tokens']:,}"}
+        if data["cost"] is None:
+            self.note(say("judge.estimate", **told))
+        else:
+            self.note(say("judge.estimate_cost", **told, cost=f"{data['cost']:.4g}"))
+
+    def _judged(self, data: dict[str, Any]) -> None:
+        done, total = data["done"], data["total"]
+        self._move(done, total, say("judge.progress", done=done, total=total), last=done == total)
+        if done == total:
+            self.still()
+
+    def _unjudged(self, data: dict[str, Any]) -> None:
+        self.still()
+        self.note(say("judge.failed", path=data["path"], cause=clean(data["cause"])), "yellow")
 
 
 def spent(

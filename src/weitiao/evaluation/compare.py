@@ -1,9 +1,8 @@
 """Base against tuned on the same held-out rows: scores, intervals, a verdict, examples."""
 
 import platform
-import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Literal
@@ -14,9 +13,11 @@ from weitiao import __version__
 from weitiao.errors import DataError
 from weitiao.evaluation import scores
 from weitiao.evaluation.answers import Answered
+from weitiao.evaluation.categories import Groups
+from weitiao.evaluation.examples import Example, Turned, examples, row_score, turned
 from weitiao.evaluation.resample import Estimate, compare_paired, holm, rows_needed
 from weitiao.evaluation.suite import (
-    SCORES,
+    TOXICITY_HTTP,
     WHOLE_SET,
     Kind,
     Score,
@@ -34,7 +35,7 @@ FEWEST_ROWS = 5
 MOST_ROWS = 100_000
 """No more are ever said to be needed: a difference that asks for them is none to anybody."""
 
-_FIELDS_SHOWN = 12
+_FIELDS_SHOWN = _CATEGORIES_SHOWN = 12
 
 Outcome = Literal["better", "worse", "same", "cannot_tell"]
 Change = Literal["better", "worse", "up", "down", "same"]
@@ -79,25 +80,23 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
-    """Two answers side by side. ``why``: drawn by lot, or among the largest gains or losses.
+class Category:
+    """One category by the deciding score; ``name`` None: all the others together.
 
-    ``base_score`` and ``tuned_score`` are the row's values of ``Results.example_score``.
+    p-values are adjusted for the number of categories; the others have no part in that.
     """
 
-    why: Literal["random", "gain", "loss"]
-    row: int
-    question: str
-    reference: str
-    base: str
-    tuned: str
-    base_score: float | None
-    tuned_score: float | None
+    name: str | None
+    line: ScoreResult
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Everything measured; the content of ``results.json``."""
+    """Everything measured; the content of ``results.json``.
+
+    ``categories``: the worst change first; ``category_column``: what they are by, empty: the
+    reference answers. ``turned``: None where answers are not plainly right or wrong.
+    """
 
     kind: Kind
     rows: int
@@ -113,6 +112,9 @@ class Results:
     versions: dict[str, str]
     generated_tokens: int
     seconds: float
+    categories: tuple[Category, ...] = ()
+    category_column: str = ""
+    turned: Turned | None = None
 
     def score(self, name: str) -> ScoreResult:
         """Return the line called ``name``."""
@@ -124,6 +126,8 @@ def compare(
     tuned: Sequence[Answered],
     options: EvaluateOptions,
     suite: Suite | None = None,
+    toxic: Mapping[str, float] | None = None,
+    groups: Groups | None = None,
 ) -> Results:
     """Compare two models' answers to the same rows.
 
@@ -134,7 +138,9 @@ def compare(
     The verdict is "better" or "worse" where the interval of the difference leaves out 0 and
     the p-value is at most 1 - confidence; else there is no measurable difference. Fewer
     than :data:`FEWEST_ROWS` rows: it cannot be told. The other scores, several as they are,
-    have their p-values adjusted together (Holm), and so have the fields.
+    have their p-values adjusted together (Holm), and so have the fields. ``toxic``: answer →
+    what the user's scorer said of it, where one was asked. ``groups``: the categories to
+    compare one by one, too.
 
     Raises:
         DataError: there is no row to compare.
@@ -144,19 +150,21 @@ def compare(
         raise DataError("error.no_held_out_rows")
     references = [b.reference for b, _ in pairs]
     kind, suite = kind_of(references), suite or load_suite()
-    table = (_line(name, suite, kind, pairs, options) for name in suite.scores)
+    names = dict.fromkeys((*suite.scores, TOXICITY_HTTP)) if toxic else suite.scores
+    table = (_line(name, suite, kind, pairs, options, toxic) for name in names)
     lines = [line for line in table if line is not None]
     primary = _primary(kind, lines, suite.verdict)
     found = _adjusted(lines, primary.name if primary else "", options.confidence)
-    example_score = "json_fields" if kind == "json" else "rouge_l"
+    deciding = primary.name if primary else "answer_loss"
+    by_row = score_for(row_score(kind, deciding), references, suite) if kind != "passage" else None
     return Results(
         kind=kind,
         rows=len(pairs),
         verdict=_verdict(primary, found, len(pairs), options.confidence),
         scores=tuple(found),
         fields=_fields(pairs, options) if kind == "json" else (),
-        example_score=example_score,
-        examples=_examples(pairs, example_score, options) if kind != "passage" else (),
+        example_score=by_row.name if by_row else "rouge_l",
+        examples=examples(pairs, by_row, options.examples, options.seed) if by_row else (),
         confidence=options.confidence,
         resamples=options.resamples,
         seed=options.seed,
@@ -164,6 +172,9 @@ def compare(
         versions=_versions(),
         generated_tokens=sum(b.tokens + t.tokens for b, t in pairs),
         seconds=round(sum(b.seconds + t.seconds for b, t in pairs), 1),
+        categories=_categories(pairs, groups, _by_category(deciding, pairs, suite, toxic), options),
+        category_column=groups.column if groups else "",
+        turned=turned(pairs, by_row) if by_row else None,
     )
 
 
@@ -176,11 +187,16 @@ def _paired(base: Sequence[Answered], tuned: Sequence[Answered]) -> _Pairs:
 
 
 def _line(
-    name: str, suite: Suite, kind: Kind, pairs: _Pairs, options: EvaluateOptions
+    name: str,
+    suite: Suite,
+    kind: Kind,
+    pairs: _Pairs,
+    options: EvaluateOptions,
+    toxic: Mapping[str, float] | None,
 ) -> ScoreResult | None:
     if name in WHOLE_SET:
         return None if kind == "passage" else _whole_set(name, pairs)
-    score = score_for(name, [b.reference for b, _ in pairs], suite.toxic_words)
+    score = score_for(name, [b.reference for b, _ in pairs], suite, toxic)
     if score is None or kind not in score.kinds:
         return None
     return _compare_score(score, pairs, options)
@@ -248,6 +264,51 @@ def _fields(pairs: _Pairs, options: EvaluateOptions) -> tuple[ScoreResult, ...]:
     return tuple(_adjusted(lines, "", options.confidence))
 
 
+def _by_category(
+    deciding: str, pairs: _Pairs, suite: Suite, toxic: Mapping[str, float] | None
+) -> Score | None:
+    """Return the score that categories are compared by; None where it is one of whole sets."""
+    # A category is often all of one label, of which the mean over the labels says nothing.
+    name = "label_accuracy" if deciding in scores.LABEL_TOTALS else deciding
+    known = name not in WHOLE_SET
+    return score_for(name, [b.reference for b, _ in pairs], suite, toxic) if known else None
+
+
+def _categories(
+    pairs: _Pairs, groups: Groups | None, score: Score | None, options: EvaluateOptions
+) -> tuple[Category, ...]:
+    """Compare each category by itself, the worst change first; the last is the rest together."""
+    if groups is None or score is None:
+        return ()
+    parts: dict[str | None, _Pairs] = {}
+    for pair in pairs:
+        parts.setdefault(groups.of_row.get(pair[0].row), []).append(pair)
+    rest = parts.pop(None, [])
+    lines = {name: _compare_score(score, part, options) for name, part in parts.items()}
+    known = [(name, line) for name, line in lines.items() if line is not None]
+    several = holm([line.p_value or 0.0 for _, line in known])
+    found = [
+        Category(name, _settled(line, p, options.confidence))
+        for (name, line), p in zip(known, several, strict=True)
+    ]
+    found.sort(key=lambda category: _gain(score, category.line))
+    for category in found[_CATEGORIES_SHOWN:]:
+        rest += parts[category.name]
+    shown = found[:_CATEGORIES_SHOWN]
+    together = _compare_score(score, rest, options) if rest else None
+    if together is not None:
+        shown.append(Category(None, _settled(together, together.p_value, options.confidence)))
+    return tuple(shown)
+
+
+def _gain(score: Score, line: ScoreResult) -> float:
+    """Return by how much it got better; less the further from 0 where neither is better."""
+    change = line.difference.value
+    if score.higher_is_better is None:
+        return -abs(change)
+    return change if score.higher_is_better else -change
+
+
 def _adjusted(lines: Sequence[ScoreResult], primary: str, confidence: float) -> list[ScoreResult]:
     """Return the lines with their p-values adjusted for being several, but the primary score's.
 
@@ -263,14 +324,13 @@ def _adjusted(lines: Sequence[ScoreResult], primary: str, confidence: float) -> 
     # Perplexity is the answer loss again, in another unit.
     if "answer_loss" in adjusted:
         adjusted["perplexity"] = adjusted["answer_loss"]
-    return [
-        replace(
-            line,
-            p_adjusted=adjusted.get(line.name),
-            change=line.change if adjusted.get(line.name, 0.0) <= 1 - confidence else "same",
-        )
-        for line in lines
-    ]
+    return [_settled(line, adjusted.get(line.name), confidence) for line in lines]
+
+
+def _settled(line: ScoreResult, p_adjusted: float | None, confidence: float) -> ScoreResult:
+    """Return the line with its adjusted p-value, and no change that this does not bear out."""
+    certain = p_adjusted is None or p_adjusted <= 1 - confidence
+    return replace(line, p_adjusted=p_adjusted, change=line.change if certain else "same")
 
 
 _PRIMARY: dict[Kind, str] = {"json": "json_fields", "short": "exact_match"}
@@ -299,47 +359,6 @@ def _verdict(
     # What seems to need no more rows is near the edge, where a few say nothing.
     more = max(needed - line.rows, line.rows) if 0 < needed <= MOST_ROWS else None
     return Verdict("same", line.name, line.rows, cautions, more)
-
-
-def _examples(pairs: _Pairs, score_name: str, options: EvaluateOptions) -> tuple[Example, ...]:
-    """Return rows drawn by lot, then the largest gains, then the worst losses; no row twice."""
-
-    def value(row: Answered) -> float | None:
-        found = SCORES[score_name].statistics(row)
-        return found[0] if found else None
-
-    def gain(pair: tuple[Answered, Answered]) -> float:
-        base, tuned = value(pair[0]), value(pair[1])
-        return 0.0 if base is None or tuned is None else tuned - base
-
-    count = options.examples
-    lot = random.Random(options.seed).sample(pairs, min(count, len(pairs)))
-    others = sorted((p for p in pairs if p not in lot), key=gain)
-    losses = [p for p in others if gain(p) < 0][:count]
-    gains = [p for p in reversed(others) if gain(p) > 0][:count]
-    groups: tuple[tuple[Literal["random", "gain", "loss"], _Pairs], ...] = (
-        ("random", lot),
-        ("gain", gains),
-        ("loss", losses),
-    )
-    return tuple(
-        Example(
-            why=why,
-            row=b.row,
-            question=_question(b),
-            reference=b.reference,
-            base=b.answer,
-            tuned=t.answer,
-            base_score=value(b),
-            tuned_score=value(t),
-        )
-        for why, chosen in groups
-        for b, t in chosen
-    )
-
-
-def _question(row: Answered) -> str:
-    return next((content for role, content in reversed(row.prompt) if role == "user"), "")
 
 
 def _versions() -> dict[str, str]:

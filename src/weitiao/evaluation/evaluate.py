@@ -11,8 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from weitiao.errors import DataError, RunError
 from weitiao.evaluation.answers import Answered, Answerer, answer_rows
+from weitiao.evaluation.categories import group
 from weitiao.evaluation.compare import Results, compare
 from weitiao.evaluation.suite import Suite
+from weitiao.evaluation.toxicity_http import ask_scorer
 from weitiao.events import EventLog
 from weitiao.plan.recipe import EvaluateOptions
 from weitiao.records.files import write_atomic
@@ -40,6 +42,7 @@ def evaluate(
 
     Raises:
         DataError: there are no held-out rows.
+        EndpointError: the user's scorer of toxicity cannot be asked.
         RunError: the results cannot be written.
     """
     if not records:
@@ -58,7 +61,12 @@ def evaluate(
             max_tokens=max_tokens,
         )
 
-    results = compare(answers(base, "base.jsonl"), answers(tuned, "tuned.jsonl"), options, suite)
+    both = answers(base, "base.jsonl"), answers(tuned, "tuned.jsonl")
+    toxic = None
+    if options.toxicity_url:
+        said = (answer.answer for side in both for answer in side)
+        toxic = ask_scorer(options.toxicity_url, said, out_dir / "toxicity.jsonl")
+    results = compare(*both, options, suite, toxic, group(records, rows))
     write_atomic(
         out_dir / "results.json", orjson.dumps(asdict(results), option=orjson.OPT_INDENT_2)
     )

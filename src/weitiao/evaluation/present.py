@@ -1,6 +1,6 @@
 """Results in words and written numbers, for the terminal and the report alike."""
 
-from weitiao.evaluation.compare import Results
+from weitiao.evaluation.compare import Category, Results
 from weitiao.evaluation.resample import Estimate
 from weitiao.evaluation.suite import form_of
 from weitiao.words import Language, say
@@ -39,6 +39,11 @@ def written_change(name: str, *values: float, language: Language | None = None) 
     # Rounding must not leave a sign before nothing.
     text = " … ".join(f"{v:+.{digits}f}" if v else f"{0:.{digits}f}" for v in rounded)
     return say("unit.points", language, value=text) if share else text
+
+
+def written_chance(p_value: float) -> str:
+    """Write a p-value: ``p = 0.031``, ``p < 0.001``."""
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
 
 
 def written_interval(name: str, estimate: Estimate, language: Language | None = None) -> str:
@@ -84,4 +89,34 @@ def caution_sentence(results: Results, name: str, language: Language | None = No
         score=score_name(name, language),
         base=written(name, line.base.value),
         tuned=written(name, line.tuned.value),
+    )
+
+
+def category_name(category: Category, language: Language | None = None) -> str:
+    """Return what a category is called: as in the data, or in words for the rest together."""
+    return say("report.category_rest", language) if category.name is None else category.name
+
+
+def turned_sentence(results: Results, language: Language | None = None) -> str:
+    """Say how many rows turned from right to wrong; empty where answers are neither."""
+    turned = results.turned
+    if turned is None:
+        return ""
+    return say("report.turned", language, wrong=turned.wrong, rows=turned.rows, right=turned.right)
+
+
+def worst_category_sentence(results: Results, language: Language | None = None) -> str:
+    """Say in which category it got worse the most; empty where it got worse for certain in none."""
+    worse = [c for c in results.categories if c.line.change == "worse"]
+    if not worse:
+        return ""
+    line = worse[0].line
+    return say(
+        "report.worst_category",
+        language,
+        name=category_name(worse[0], language),
+        rows=line.rows,
+        score=score_name(line.name, language),
+        base=written(line.name, line.base.value),
+        tuned=written(line.name, line.tuned.value),
     )

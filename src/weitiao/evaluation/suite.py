@@ -12,18 +12,18 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from weitiao.errors import DataError, RecipeError
+from weitiao.errors import RecipeError
 from weitiao.evaluation import scores
 from weitiao.evaluation.answers import Answered
 from weitiao.evaluation.poems import scores as poems
 from weitiao.evaluation.poems.read import read_poem
 from weitiao.evaluation.resample import Floats, Total
+from weitiao.evaluation.stories import grades
+from weitiao.evaluation.stories import scores as stories
 from weitiao.evaluation.units import units
 from weitiao.plan.yaml_file import KeyPath, Source, load_yaml, validated
-from weitiao.records.options import DataOptions, Options
+from weitiao.records.options import Options
 from weitiao.records.reading import find_files
-from weitiao.records.record import Origin, Reason, Record
-from weitiao.records.source import as_read
 from weitiao.words import say
 
 DEFAULT = "question_answering"
@@ -120,6 +120,16 @@ def _share(
     return Score(name, True, "share", kinds, _of_pair(function), _mean, tokenisation)
 
 
+def _of_story(
+    name: str,
+    function: Callable[[str, str], float | None],
+    form: Form,
+    tokenisation: Tokenisation = "units",
+) -> Score:
+    """Return a score of stories of which neither more nor less is better."""
+    return Score(name, None, form, ("text",), _of_pair(function), _mean, tokenisation)
+
+
 _TABLE = (
     Score("answer_loss", False, "number", _EVERY, _loss, _mean, "tokens"),
     Score("perplexity", False, "number", _EVERY, _loss, _perplexity, "tokens"),
@@ -156,37 +166,61 @@ _SPECIAL = (
     _share("poem_rhymes", poems.poem_rhymes, ("text",)),
     _share("poem_tones", poems.poem_tones, ("text",)),
     _share("poem_links", poems.poem_links, ("text",)),
+    _share("story_common", stories.common_share, ("text",), "units"),
+    _of_story("story_sentence", stories.sentence_length, "characters"),
+    _of_story("story_word_length", stories.word_length, "characters", "characters"),
+    _of_story("story_dialogue", stories.dialogue_share, "share"),
 )
 SPECIAL_SCORES: dict[str, Score] = {score.name: score for score in _SPECIAL}
 """Scores for one subject; they are counted where a suite asks for them."""
 
-TOXICITY = "toxicity"
+TOXICITY, TOXICITY_HTTP = "toxicity", "toxicity_http"
 DISTINCT = "distinct_2"
 WHOLE_SET: dict[str, Callable[[Iterable[str]], float | None]] = {
     f"distinct_{n}": partial(scores.distinct, n=n) for n in (1, 2, 3)
 }
 """Numbers of all answers of a set together, which have no interval."""
 
-NAMES = (*SCORES, *SPECIAL_SCORES, *scores.LABEL_TOTALS, TOXICITY, *WHOLE_SET)
+NAMES = (
+    *SCORES,
+    *SPECIAL_SCORES,
+    *grades.SHOWN,
+    *scores.LABEL_TOTALS,
+    TOXICITY,
+    TOXICITY_HTTP,
+    *WHOLE_SET,
+)
 """Every score that a suite may ask for."""
 
 
-def score_for(name: str, references: Sequence[str], word_list: str | None = None) -> Score | None:
+def score_for(
+    name: str,
+    references: Sequence[str],
+    suite: "Suite | None" = None,
+    toxic: Mapping[str, float] | None = None,
+) -> Score | None:
     """Return the score called ``name``, made for a set with these references.
 
     Scores of labels know the labels by the references; None where these are no labels: more
-    than :data:`scores.MOST_LABELS` of them, or most rows have one of their own. ``word_list`` is
-    the file of words that count as toxic; without it our own list is used.
+    than :data:`scores.MOST_LABELS` of them, or most rows have one of their own. The lists that
+    ``suite`` names stand for our own. ``toxic``: answer → what the user's scorer said of it.
 
     Raises:
-        DataError: the list of words cannot be read.
+        DataError: a list cannot be read.
     """
     if name in scores.LABEL_TOTALS:
         return _label_score(name, references)
     if name == TOXICITY:
-        words = scores.read_list(Path(word_list)) if word_list else scores.shipped_list()
+        path = suite.toxic_words if suite else None
+        words = scores.read_list(Path(path)) if path else scores.shipped_list()
         found = _of_answer(scores.finder(words))
         return Score(TOXICITY, False, "share", _ANSWERS, found, _mean, "units")
+    if name == TOXICITY_HTTP:
+        told = _of_pair(lambda answer, _: (toxic or {}).get(answer))
+        return Score(TOXICITY_HTTP, False, "share", _ANSWERS, told, _mean)
+    if name in grades.SHOWN:
+        share = grades.share_by(grades.SHOWN[name], suite.story_words if suite else None)
+        return _share(name, share, ("text",), "units")
     return SCORES.get(name) or SPECIAL_SCORES[name]
 
 
@@ -203,7 +237,7 @@ def _label_score(name: str, references: Sequence[str]) -> Score | None:
 
 def tokenisation_of(name: str) -> Tokenisation:
     """Return what the score called ``name`` counts."""
-    if name in WHOLE_SET or name == TOXICITY:
+    if name in WHOLE_SET or name in grades.SHOWN or name == TOXICITY:
         return "units"
     known = SCORES.get(name) or SPECIAL_SCORES.get(name)
     return known.tokenisation if known else "whole"
@@ -232,10 +266,10 @@ def form_of(name: str) -> Form:
 class Suite:
     """Which scores are reported, in order; ``version`` changes with their meaning.
 
-    ``verdict``: the score that decides, where it applies. ``rows`` and ``toxic_words``: files
-    of the user's. ``digest`` is of all that the suite's files hold: two suites with the same
-    are the same. ``tokenisation``: score → what it counts. Results made before version 2
-    have neither.
+    ``verdict``: the score that decides, where it applies. ``rows``, ``toxic_words`` and
+    ``story_words``: files of the user's. ``digest`` is of all that the suite's files hold: two
+    suites with the same are the same. ``tokenisation``: score → what it counts. Results made
+    before version 2 have neither.
     """
 
     name: str
@@ -244,6 +278,7 @@ class Suite:
     verdict: str | None = None
     rows: str | None = None
     toxic_words: str | None = None
+    story_words: str | None = None
     digest: str = ""
     tokenisation: dict[str, Tokenisation] = field(default_factory=dict, hash=False)
 
@@ -257,6 +292,7 @@ class _SuiteFile(Options):
     verdict: str | None = None
     rows: str | None = None
     toxic_words: str | None = None
+    story_words: str | None = None
 
 
 def suite_names() -> list[str]:
@@ -270,7 +306,7 @@ def load_suite(which: str = DEFAULT) -> Suite:
     Raises:
         RecipeError: there is no such suite, or its file names a score that there is not, or
             cannot be understood.
-        DataError: its rows or its list of words cannot be read.
+        DataError: its rows or a list of words cannot be read.
     """
     path = _SHIPPED / f"{which}.yaml"
     if which not in suite_names():
@@ -283,12 +319,14 @@ def load_suite(which: str = DEFAULT) -> Suite:
     if not asked.scores:
         raise RecipeError("error.suite_no_scores", path=path, names=", ".join(NAMES))
     digest = hashlib.sha256(path.read_bytes())
-    words, rows = (
+    words, taught, rows = (
         str((path.parent / name).resolve()) if name else None
-        for name in (asked.toxic_words, asked.rows)
+        for name in (asked.toxic_words, asked.story_words, asked.rows)
     )
     if words:
         digest.update("\n".join(scores.read_list(Path(words))).encode())
+    if taught:
+        digest.update(repr(sorted(grades.read_grades(Path(taught)).items())).encode())
     for part in find_files(Path(rows)) if rows else ():
         digest.update(part.read_bytes())
     named = tuple(dict.fromkeys(asked.scores))
@@ -299,6 +337,7 @@ def load_suite(which: str = DEFAULT) -> Suite:
         verdict=asked.verdict,
         rows=rows,
         toxic_words=words,
+        story_words=taught,
         digest=digest.hexdigest()[:16],
         tokenisation={name: tokenisation_of(name) for name in named},
     )
@@ -332,39 +371,6 @@ def require_suite(which: str) -> None:
     """
     if any(name.startswith("poem_") for name in load_suite(which).scores):
         read_poem("一")
-
-
-def suite_records(rows: Path, options: DataOptions) -> list[Record]:
-    """Read a suite's rows; each must have a reference answer, and none is left out.
-
-    Raises:
-        DataError: the file cannot be read, has no row, or a row cannot be read or has no
-            reference; the first such row is named.
-    """
-    unread: list[tuple[Origin, Reason]] = []
-    records = [
-        *as_read(find_files(rows), options, lambda row, _, why: unread.append((row.origin, why)))
-    ]
-    if unread:
-        origin, why = unread[0]
-        raise DataError(
-            "error.suite_row_unread",
-            file=origin.file,
-            line=origin.line,
-            why=why.sentence(),
-            count=len(unread),
-        )
-    without = [record.origin for record in records if not record.answer.strip()]
-    if without:
-        raise DataError(
-            "error.suite_no_reference",
-            file=without[0].file,
-            line=without[0].line,
-            count=len(without),
-        )
-    if not records:
-        raise DataError("error.suite_no_rows", path=rows)
-    return records
 
 
 def kind_of(references: Sequence[str]) -> Kind:

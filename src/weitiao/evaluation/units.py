@@ -7,6 +7,7 @@ scores made on characters alone make English words look alike. Mixed text needs 
 import re
 import unicodedata
 from collections.abc import Hashable, Sequence
+from itertools import pairwise
 
 HAN = "\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
 _KANA = "\u3040-\u30ff"
@@ -21,6 +22,13 @@ def units(text: str, *, punctuation: bool = False) -> list[str]:
     """
     found = _UNIT.findall(unicodedata.normalize("NFC", text).casefold())
     return found if punctuation else [unit for unit in found if unit[0].isalnum()]
+
+
+def pieces(text: str) -> list[str]:
+    """Return ``text`` cut before each of its units and marks; joined they are the text again."""
+    starts = [unit.start() for unit in _UNIT.finditer(text)]
+    # What stands before the first unit goes with it.
+    return [text[a:b] for a, b in pairwise([0, *starts[1:], len(text)])]
 
 
 def has_han(text: str) -> bool:

@@ -202,11 +202,39 @@ class TrainOptions(Options):
         return {True: "full", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
 
+class JudgeOptions(Options):
+    """Another model, at the recipe's endpoint, says which of two answers is better."""
+
+    enabled: bool = False
+    """Ask the model of endpoint.url, after everything else is measured."""
+
+    rows: int = Field(default=50, ge=1)
+    """The most rows to judge; each is asked twice, with the answers in either order."""
+
+    instructions: str | None = None
+    """What matters in your trade, in your words; it is told to the judge."""
+
+    temperature: float | None = Field(default=0, ge=0, le=2)
+    """The judge's temperature; leave it empty for a service that takes none."""
+
+    price_in: float | None = Field(default=None, ge=0)
+    """What a million tokens sent cost, in any currency."""
+
+    price_out: float | None = Field(default=None, ge=0)
+    """What a million tokens answered cost."""
+
+    max_tokens_total: int | None = Field(default=None, ge=1)
+    """Do not begin where more tokens than this are expected, and stop where they are spent."""
+
+    max_cost: float | None = Field(default=None, gt=0)
+    """Do not begin where it is expected to cost more than this, and stop where it is spent."""
+
+
 class EvaluateOptions(Options):
     """How base and tuned model are compared on held-out rows."""
 
     suite: str = "question_answering"
-    """What is measured: question_answering, intents, maths, general, poetry or a YAML file."""
+    """question_answering, intents, maths, general, poetry, story, or a YAML file of your own."""
 
     overlap: bool = False
     """Go on although the suite's own rows were trained on in part."""
@@ -226,7 +254,7 @@ class EvaluateOptions(Options):
     repetition_penalty: float = Field(default=1.0, gt=0, le=10)
     """Above 1, tokens that occurred before become less likely."""
 
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: int = Field(default=64, ge=1)
     """Questions answered at the same time."""
 
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
@@ -240,6 +268,21 @@ class EvaluateOptions(Options):
 
     examples: int = Field(default=3, ge=0)
     """Answers shown side by side at the end."""
+
+    forgetting: int | None = Field(default=None, ge=0)
+    """General questions asked for what was forgotten, at most 220; 0: none."""
+
+    memorising: int | None = Field(default=None, ge=0)
+    """Training questions asked again for what was learnt by heart; 0: none."""
+
+    speed: bool = True
+    """Measure how fast both models answer."""
+
+    toxicity_url: str | None = None
+    """Your own scorer of toxicity: it takes {"texts": […]} and answers {"scores": […]}, 0 to 1."""
+
+    judge: JudgeOptions = JudgeOptions()
+    """A judge of the answers."""
 
 
 class Recipe(Options):
@@ -315,15 +358,17 @@ def _recipe_path(name_or_file: str) -> Path:
 def _override_path(key: str) -> KeyPath | list[KeyPath]:
     """Return where ``key``, an option's path or its end, points; all candidates if several do.
 
+    An option goes before those in groups beside it.
+
     A name that nothing is called keeps its own path, to be reported as an unknown key.
     """
     asked = tuple(key.split("."))
     if asked[0] in Recipe.model_fields:
         return asked
-    found = [path for path in option_paths(Recipe) if path[-len(asked) :] == asked]
-    if len(found) > 1:
-        return found
-    return found[0] if found else asked
+    found = sorted((p for p in option_paths(Recipe) if p[-len(asked) :] == asked), key=len)
+    if found and all(path[: len(found[0]) - 1] == found[0][:-1] for path in found):
+        return found[0]
+    return found or asked
 
 
 def override_value(text: str) -> Any:

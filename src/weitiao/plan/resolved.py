@@ -2,12 +2,14 @@
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from weitiao.plan.plan import Plan
-from weitiao.plan.recipe import Recipe
+from weitiao.plan.recipe import JudgeOptions, Recipe
 from weitiao.plan.rules import because
+from weitiao.plan.yaml_file import OptionsModel
+from weitiao.records.options import EndpointOptions
 from weitiao.words import Language, say
 
 _DERIVED: dict[tuple[str, ...], str] = {
@@ -34,6 +36,12 @@ _DERIVED: dict[tuple[str, ...], str] = {
 """Options that the plan fills in: where each stands in the recipe → the plan's field."""
 
 
+OF_THE_JUDGE = (
+    *(f"evaluate.judge.{name}" for name in JudgeOptions.model_fields),
+    *(f"endpoint.{name}" for name in EndpointOptions.model_fields),
+)
+"""Options that decide nothing before all is measured: they can be changed even afterwards."""
+
 CHANGEABLE: dict[str, str | None] = {
     "train.micro_batch_tokens": "micro_batch_tokens",
     "train.gradient_checkpointing": "gradient_checkpointing",
@@ -44,6 +52,8 @@ CHANGEABLE: dict[str, str | None] = {
     "evaluate.batch_size": "eval_batch_size",
     "evaluate.suite": None,
     "evaluate.overlap": None,
+    "evaluate.toxicity_url": None,
+    **dict.fromkeys(OF_THE_JUDGE),
 }
 """Options that a run under way can be gone on with changed → the plan's field, if it has one."""
 
@@ -53,14 +63,20 @@ def change(
 ) -> tuple[Recipe, Plan | None]:
     """Return recipe and plan with ``changes``: values by the names in :data:`CHANGEABLE`."""
     for key, value in changes.items():
-        group, _, option = key.partition(".")
-        options = getattr(recipe, group).model_copy(update={option: value})
-        recipe = recipe.model_copy(update={group: options})
+        recipe = _with(recipe, key.split("."), value)
         name, held = CHANGEABLE[key], tuple(value) if isinstance(value, list) else value
         if plan is not None and name is not None:
             reasons = {**plan.reasons, name: because("plan.reason.asked")}
             plan = plan.model_copy(update={name: held, "reasons": reasons})
     return recipe, plan
+
+
+def _with(options: OptionsModel, path: Sequence[str], value: Any) -> OptionsModel:
+    """Return ``options`` with ``value`` at ``path``."""
+    name, *below = path
+    if below:
+        value = _with(getattr(options, name), below, value)
+    return options.model_copy(update={name: value})
 
 
 def resolve(recipe: Recipe, plan: Plan) -> Recipe:

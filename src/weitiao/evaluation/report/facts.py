@@ -1,14 +1,25 @@
 """What the report tells, read from the files of a run directory alone."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 from weitiao.evaluation.compare import Results
 from weitiao.evaluation.evaluate import load_results
+from weitiao.evaluation.forgetting import Forgetting, load_forgetting
+from weitiao.evaluation.judge import Judged, load_judged
+from weitiao.evaluation.lm_eval_tasks import LmEval, load_lm_eval
+from weitiao.evaluation.memorising import Memorising, load_memorising
+from weitiao.evaluation.people import People, load_people
+from weitiao.evaluation.speed import Speed, load_speed
 from weitiao.events import Event, read_events
 from weitiao.plan.plan import Plan, read_plan
 from weitiao.records.report import DataReport, load_report
 from weitiao.runs import Run
+
+Measure = TypeVar("Measure")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +56,12 @@ class Facts:
     training: Training | None
     results: Results | None
     evaluation_seconds: float | None
+    forgetting: Forgetting | None
+    memorising: Memorising | None
+    speed: Speed | None
+    judged: Judged | None
+    people: People | None
+    lm_eval: LmEval | None
 
 
 def read_facts(run: Run) -> Facts:
@@ -55,19 +72,28 @@ def read_facts(run: Run) -> Facts:
     """
     events = list(read_events(run.events)) if run.events.exists() else []
     kept = run.records / "kept.jsonl"
-    report = run.records / "report.json"
-    results = run.evaluation / "results.json"
+    report, measures = run.records / "report.json", run.evaluation
     measured = [e.data for e in events if e.kind == "evaluation.done"]
     return Facts(
         name=run.path.resolve().name,
         recipe=run.recipe.read_text(encoding="utf-8") if run.recipe.exists() else None,
-        plan=read_plan(run.plan) if run.plan.exists() else None,
-        data=load_report(report) if report.exists() else None,
+        plan=_if_there(run.plan, read_plan),
+        data=_if_there(report, load_report),
         kept_sha256=hashlib.sha256(kept.read_bytes()).hexdigest() if kept.exists() else None,
         training=_training(events),
-        results=load_results(results) if results.exists() else None,
+        results=_if_there(measures / "results.json", load_results),
         evaluation_seconds=measured[-1].get("seconds") if measured else None,
+        forgetting=_if_there(measures / "forgetting.json", load_forgetting),
+        memorising=_if_there(measures / "memorising.json", load_memorising),
+        speed=_if_there(measures / "speed.json", load_speed),
+        judged=_if_there(measures / "judge.json", load_judged),
+        people=_if_there(measures / "people.json", load_people),
+        lm_eval=_if_there(measures / "lm_eval.json", load_lm_eval),
     )
+
+
+def _if_there(path: Path, load: Callable[[Path], Measure]) -> Measure | None:
+    return load(path) if path.exists() else None
 
 
 def _training(events: list[Event]) -> Training | None:

@@ -1,7 +1,7 @@
 """Fills the page with the facts of a run, every sentence in both languages."""
 
-from collections.abc import Callable
 from importlib import resources
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from weitiao import __version__
+from weitiao.errors import DataError
 from weitiao.evaluation import present
 from weitiao.evaluation.compare import Results, ScoreResult
+from weitiao.evaluation.poems import as_text, read_poem
+from weitiao.evaluation.report.bilingual import in_both, said
+from weitiao.evaluation.report.differences import compared, marked_answers
 from weitiao.evaluation.report.draw import interval_bars, loss_curve
 from weitiao.evaluation.report.facts import Facts, read_facts
+from weitiao.evaluation.report.forest import forest
+from weitiao.evaluation.report.sections import sections
 from weitiao.evaluation.suite import form_of
 from weitiao.plan.plan import Plan
 from weitiao.records.files import write_atomic
@@ -45,31 +51,24 @@ def _environment() -> Environment:
     environment.globals.update(
         css=Markup((resources.files(__package__) / "page.css").read_text(encoding="utf-8")),
         version=__version__,
-        t=_said,
-        two=_in_both,
+        t=said,
+        two=in_both,
         present=present,
         bars=_bars,
         change=_change,
+        counted=_counted,
+        marked=marked_answers,
+        compared=compared,
+        poem=_poem,
+        say=say,
+        infinity=inf,
+        categories_lead=_categories_lead,
         example_note=_example_note,
         settings=_settings,
         forecast=_forecast,
-        duration=lambda seconds: _in_both(_duration, seconds),
+        duration=lambda seconds: in_both(_duration, seconds),
     )
     return environment
-
-
-def _in_both(speak: Callable[..., str], *values: Any) -> Markup:
-    """Return what ``speak(*values, language)`` says in both languages; the page shows one."""
-    english, chinese = speak(*values, "en"), speak(*values, "zh")
-    if english == chinese:
-        return escape(english)
-    return Markup(
-        '<span class="en" lang="en">{}</span><span class="zh" lang="zh">{}</span>'
-    ).format(english, chinese)
-
-
-def _said(key: str, **values: object) -> Markup:
-    return _in_both(lambda spoken: say(key, spoken, **values))
 
 
 def _drawings(facts: Facts) -> dict[str, Any]:
@@ -77,7 +76,8 @@ def _drawings(facts: Facts) -> dict[str, Any]:
     curve = None
     if training is not None:
         curve = loss_curve(training.steps, training.validation, training.best_step)
-    return {"curve": curve}
+    drawn = forest(facts.results) if facts.results else None
+    return {"curve": curve, "forest": drawn, "sections": list(sections(facts))}
 
 
 def _bars(results: Results, line: ScoreResult) -> Markup:
@@ -98,19 +98,48 @@ def _example_note(results: Results, spoken: Language) -> str:
     return say("report.example_note", spoken, score=score, how=how)
 
 
+def _categories_lead(results: Results, spoken: Language) -> str:
+    score = present.score_name(results.categories[0].line.name, spoken)
+    if not results.category_column:
+        return say("report.categories_labels", spoken, score=score)
+    return say("report.categories_lead", spoken, score=score, column=results.category_column)
+
+
+def _counted(results: Results, line: ScoreResult) -> Markup:
+    """Return the small print of a score: its chance, its effect, and what it counts."""
+    parts: list[Markup] = []
+    if line.p_adjusted is not None:
+        parts.append(escape(present.written_chance(line.p_adjusted)))
+    if line.effect is not None:
+        parts.append(said("report.effect", value=f"{abs(line.effect):.2f}"))
+    if counts := results.suite.tokenisation.get(line.name):
+        parts.append(said(f"report.counts.{counts}"))
+    return Markup(" · ").join(parts)
+
+
+def _poem(results: Results, text: str) -> Markup | None:
+    """Return a poem with its tones and what is found in it, where the suite is about poems."""
+    if not any(name.startswith("poem_") for name in results.suite.scores) or not text.strip():
+        return None
+    try:
+        return in_both(as_text, read_poem(text))
+    except DataError:  # the run was measured where the tables are installed
+        return None
+
+
 def _settings(plan: Plan) -> list[tuple[Markup, Markup, Markup]]:
     """Return (what it is called, value, reason) of each setting that has a reason."""
     rows = []
     for name in plan.settled():
-        label = _said(f"report.setting.{name}")
+        label = said(f"report.setting.{name}")
         value = _value(getattr(plan, name))
-        rows.append((label, value, _in_both(plan.reasons[name].sentence)))
+        rows.append((label, value, in_both(plan.reasons[name].sentence)))
     return rows
 
 
 def _value(value: object) -> Markup:
     if isinstance(value, bool):
-        return _said("report.yes" if value else "report.no")
+        return said("report.yes" if value else "report.no")
     if isinstance(value, float):
         return escape(f"{value:g}")
     return escape(", ".join(value) if isinstance(value, tuple) else value)
@@ -123,24 +152,24 @@ def _forecast(facts: Facts) -> list[tuple[Markup, Markup, Markup]]:
     predicted, training = facts.plan.predicted, facts.training
     return [
         (
-            _said("report.peak_memory"),
-            _in_both(_memory, predicted.peak_memory_bytes),
-            _in_both(_memory, training.peak_memory_bytes if training else None),
+            said("report.peak_memory"),
+            in_both(_memory, predicted.peak_memory_bytes),
+            in_both(_memory, training.peak_memory_bytes if training else None),
         ),
         (
-            _said("report.train_time"),
-            _in_both(_duration, predicted.train_seconds),
-            _in_both(_duration, training.seconds if training else None),
+            said("report.train_time"),
+            in_both(_duration, predicted.train_seconds),
+            in_both(_duration, training.seconds if training else None),
         ),
         (
-            _said("report.speed"),
-            _in_both(_speed, predicted.tokens_per_second),
-            _in_both(_speed, training.tokens_per_second if training else None),
+            said("report.speed"),
+            in_both(_speed, predicted.tokens_per_second),
+            in_both(_speed, training.tokens_per_second if training else None),
         ),
         (
-            _said("report.eval_time"),
-            _in_both(_duration, predicted.eval_seconds),
-            _in_both(_duration, facts.evaluation_seconds),
+            said("report.eval_time"),
+            in_both(_duration, predicted.eval_seconds),
+            in_both(_duration, facts.evaluation_seconds),
         ),
     ]
 

@@ -1,0 +1,57 @@
+"""A judge from the command line: refused at the start, broken off, gone on with."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from chat_service import Reply, serving
+from conftest import QUICK, Weitiao, one_sentence
+from weitiao import endpoint as client
+
+FAST = (*QUICK, "evaluate.rows=4", "forgetting=0", "memorising=0", "speed=false")
+VOTE = json.dumps(
+    {
+        **{side: {"correct": 3, "helpful": 3, "readers": 3} for side in "AB"},
+        "winner": "tie",
+    }
+)
+
+
+def test_a_judge_that_cannot_be_asked_is_told_before_anything_is_trained(
+    weitiao: Weitiao, data: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    words = ("eval", data, "--model", tiny_base, *FAST, "evaluate.judge.enabled=true")
+    assert "endpoint.url" in one_sentence(weitiao(*words))
+    there = ("endpoint.url=http://localhost:1/v1", "endpoint.model=m")
+    assert "max_requests" in one_sentence(weitiao(*words, *there, "endpoint.max_requests=7"))
+    assert not (data.parent / "runs").exists()
+
+
+def test_a_judge_that_fails_leaves_the_results_and_is_gone_on_with(
+    weitiao: Weitiao, data: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(client, "FIRST_PAUSE", 0.01)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    run = data.parent / "runs/tea"
+    measured = weitiao("eval", data, "--model", tiny_base, *FAST)
+    assert measured.code == 0, measured.err
+    with serving(lambda asked: Reply(b"no", 401)) as service:
+        judged = ("evaluate.judge.enabled=true", f"endpoint.url={service.url}", "endpoint.model=m")
+        said = weitiao("eval", "runs/tea", "--resume", *judged)
+    assert said.code == 0, said.err
+    assert "weitiao eval" in said.out
+    assert "--resume" in said.out
+    assert "Traceback" not in said.out + said.err
+    assert not (run / "evaluation/judge.json").exists()
+    with serving(lambda asked: VOTE) as service:
+        there = f"endpoint.url={service.url}"
+        said = weitiao("eval", "runs/tea", "--resume", there)
+        assert said.code == 0, said.err
+        assert "8 requests" in said.out
+        assert "tied 4" in said.out
+        assert len(service.requests) == 8
+        assert weitiao("eval", "runs/tea").code == 0
+        assert len(service.requests) == 8, "what is judged is not judged again"
+    assert json.loads((run / "evaluation/judge.json").read_text())["ties"] == 4
