@@ -20,6 +20,7 @@ from weitiao.evaluation.notes import notes
 from weitiao.evaluation.units import has_han
 from weitiao.events import EventLog
 from weitiao.plan.recipe import EvaluateOptions
+from weitiao.plan.rules import MOST_QUESTIONS
 
 OPTIONS = EvaluateOptions(resamples=200)
 
@@ -27,7 +28,7 @@ OPTIONS = EvaluateOptions(resamples=200)
 def test_the_probe_covers_five_fields_in_both_languages():
     probe = load_probe()
     cells = Counter((q.category, q.language) for q in probe)
-    assert len(probe) >= 200
+    assert len(probe) == MOST_QUESTIONS >= 200
     assert len(cells) == 10
     assert set(cells.values()) == {22}
     assert len({q.prompt for q in probe}) == len({q.id for q in probe}) == len(probe)

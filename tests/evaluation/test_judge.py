@@ -281,7 +281,7 @@ def test_replies_are_read_tolerantly(reply, winner):
 
 
 def test_shares_and_signs_agree_with_scipy():
-    for wins, losses in ((0, 1), (7, 3), (12, 12), (30, 11), (400, 350)):
+    for wins, losses in ((0, 1), (7, 3), (12, 12), (30, 11), (400, 350), (1000, 900)):
         both = binomtest(wins, wins + losses)
         assert sign_test(wins, losses) == pytest.approx(both.pvalue)
         interval = both.proportion_ci(0.95, "wilson")

@@ -6,14 +6,19 @@ from pathlib import Path
 
 import orjson
 import pytest
+from made_measures import made_measures
 
 from compared_runs import answers, evaluated_run
 from weitiao.errors import RunError
+from weitiao.evaluation.beside import write_measure
 from weitiao.evaluation.common_rows import in_common
 from weitiao.evaluation.compare import compare
 from weitiao.evaluation.comparing import compare_runs, write_page
 from weitiao.evaluation.comparing.present import table_lines, verdict_sentences
+from weitiao.evaluation.forgetting import load_forgetting
+from weitiao.evaluation.judge import load_judged
 from weitiao.evaluation.lm_eval_tasks import LmEval, TaskLine
+from weitiao.evaluation.speed import load_speed
 from weitiao.evaluation.suite import load_suite
 from weitiao.plan.recipe import EvaluateOptions
 
@@ -131,6 +136,24 @@ def test_measures_stand_in_the_table_where_they_were_taken(tmp_path, poor):
     (poor.evaluation / "speed.json").write_text('{"of": "another version"}')
     with pytest.raises(RunError, match=r"speed\.json"):
         compare_runs([poor, evaluated_run(tmp_path / "b", 0.3)])
+
+
+def test_what_was_measured_in_different_ways_is_not_compared_in_silence(tmp_path, poor):
+    good = evaluated_run(tmp_path / "good", 0.9)
+    for run in (poor, good):
+        made_measures(run.evaluation)
+    assert notes(compare_runs([poor, good])) == []
+    for name, load, change in (
+        ("forgetting", load_forgetting, {"asked": 60}),
+        ("judge", load_judged, {"settings": "another rubric"}),
+        ("speed", load_speed, {"device": "NVIDIA H100"}),
+    ):
+        path = good.evaluation / f"{name}.json"
+        write_measure(path, replace(load(path), **change))
+    found = compare_runs([poor, good])
+    assert notes(found) == ["forgetting", "judge", "speed"]
+    assert "poor: 220, v1; good: 60, v1" in found.notes[0].sentence("en")
+    assert "good: NVIDIA H100" in found.notes[2].sentence("zh")
 
 
 def test_what_cannot_be_compared_is_refused_in_a_sentence(tmp_path, poor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weitiao.api.begin import log_of, recipe_of
@@ -10,6 +11,7 @@ from weitiao.events import Listener
 from weitiao.runs import Run
 
 if TYPE_CHECKING:
+    from weitiao.evaluation.answers import Answered
     from weitiao.evaluation.judge import Judged
     from weitiao.plan.recipe import Recipe
 
@@ -25,7 +27,6 @@ def judge(run: Run, listeners: tuple[Listener, ...] = ()) -> Judged | None:
         RunError: another process works on this run.
     """
     from weitiao.api.data import endpoint
-    from weitiao.evaluation.answers import read_answers
     from weitiao.evaluation.judge import judge_answers, load_judged, settings_of
     from weitiao.evaluation.suite import load_suite
 
@@ -43,12 +44,20 @@ def judge(run: Run, listeners: tuple[Listener, ...] = ()) -> Judged | None:
             if known is not None and known.settings == settings_of(recipe, suite):
                 return known
             require_judge(recipe)
-            base, tuned = (read_answers(run.evaluation / f"{s}.jsonl") for s in ("base", "tuned"))
+            base, tuned = (_answers(run.evaluation / f"{s}.jsonl") for s in ("base", "tuned"))
             with endpoint(recipe) as service:
                 return judge_answers(base, tuned, service, recipe, suite, path, log)
         except WeitiaoError as error:
             log.emit("judge.failed", path=str(run.path), cause=error.sentence())
             return None
+
+
+def _answers(path: Path) -> list[Answered]:
+    from weitiao.evaluation.answers import read_answers
+
+    if not path.is_file():
+        raise RunError("error.people_no_answers", path=path)
+    return read_answers(path)
 
 
 def require_judge(recipe: Recipe) -> None:

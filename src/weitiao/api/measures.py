@@ -17,12 +17,6 @@ if TYPE_CHECKING:
     from weitiao.records.record import Record
     from weitiao.records.render import ChatFormat
 
-QUESTIONS = 60
-"""Questions of the probe where a model that is not tiny runs on a CPU; elsewhere all of them."""
-
-ROWS = {"cpu": 40, "cuda": 100}
-"""Training rows that are asked again where the recipe does not say how many."""
-
 
 def missing(run: Run, options: EvaluateOptions) -> list[str]:
     """Return the names of the measures that are asked for and have no file of this version."""
@@ -76,11 +70,10 @@ def measure(
 
 def _forgetting(run: Run, recipe: Recipe, settled: Plan, both: Both, log: EventLog) -> None:
     from weitiao.evaluation.forgetting import measure_forgetting
-    from weitiao.plan.rules import TINY_PARAMS
+    from weitiao.plan.rules import general_questions
 
-    count = recipe.evaluate.forgetting
-    if count is None and settled.device == "cpu" and settled.shape.total_params > TINY_PARAMS:
-        count = QUESTIONS
+    params = settled.shape.total_params
+    count = general_questions(recipe.evaluate.forgetting, settled.device, params)
     path = run.evaluation / "forgetting.json"
     measure_forgetting(both, recipe.evaluate, path, log, count)
 
@@ -89,18 +82,16 @@ def _memorising(
     run: Run, recipe: Recipe, settled: Plan, both: Both, test: list[Record], log: EventLog
 ) -> None:
     from weitiao.evaluation.memorising import measure_memorising
+    from weitiao.plan.rules import rows_by_heart
     from weitiao.records.prepare import load_records
 
-    count = recipe.evaluate.memorising
-    if count is None:
-        count = ROWS[settled.device]
     measure_memorising(
         both,
         load_records(run.records / "train.jsonl"),
         test,
         run.evaluation / "memorising.json",
         log,
-        count=count,
+        count=rows_by_heart(recipe.evaluate.memorising, settled.device),
         seed=recipe.evaluate.seed,
         max_tokens=settled.max_tokens,
         reasoning=recipe.data.reasoning,

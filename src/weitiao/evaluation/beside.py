@@ -58,8 +58,10 @@ def write_measure(path: Path, measure: Any) -> None:
     write_atomic(path, orjson.dumps(asdict(measure), option=orjson.OPT_INDENT_2))
 
 
-def read_measure(path: Path, kind: type[Measure]) -> Measure:
-    """Read what :func:`write_measure` wrote.
+def read_measure(
+    path: Path, kind: type[Measure], otherwise: str = "error.results_unreadable"
+) -> Measure:
+    """Read what :func:`write_measure` wrote; ``otherwise`` is said where it is something else.
 
     Raises:
         RunError: the file is missing or is not of this version.
@@ -67,4 +69,4 @@ def read_measure(path: Path, kind: type[Measure]) -> Measure:
     try:
         return TypeAdapter(kind).validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise RunError("error.results_unreadable", path=path) from error
+        raise RunError(otherwise, path=path) from error

@@ -77,7 +77,7 @@ def load_lm_eval(path: Path) -> LmEval:
     Raises:
         RunError: the file is missing or is not of this version.
     """
-    return read_measure(path, LmEval)
+    return read_measure(path, LmEval, "error.lm_eval_unreadable")
 
 
 @dataclass(frozen=True, slots=True)

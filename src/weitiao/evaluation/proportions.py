@@ -31,4 +31,5 @@ def sign_test(wins: int, losses: int) -> float | None:
     if not votes:
         return None
     tail: int = sum(comb(votes, k) for k in range(min(wins, losses) + 1))
-    return min(1.0, tail / 2.0 ** (votes - 1))
+    # In whole numbers: 2.0 ** 1024 is more than a float holds.
+    return min(1.0, tail / (1 << (votes - 1)))

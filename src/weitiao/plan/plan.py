@@ -26,7 +26,7 @@ from weitiao.plan.recipe import (
     Strategy,
     Tracker,
 )
-from weitiao.plan.rules import Reason, forked
+from weitiao.plan.rules import Reason, forked, general_questions, rows_by_heart
 from weitiao.plan.settle import Settled
 from weitiao.plan.shape import ModelShape
 from weitiao.records.files import write_atomic
@@ -215,20 +215,26 @@ def _predict(settled: Settled) -> Predicted:
     looks = values["steps"] / values["eval_every"]
     answered = len(rows.lengths) * test_share / train_share if train_share else 0.0
     answered = min(recipe.evaluate.rows, max(1, round(answered)))
+    prompt, batch = float((rows.lengths - rows.scored).mean()), values["eval_batch_size"]
+    asked, params = recipe.evaluate, shape.total_params
+
+    def answering(rows: int, prompt: float, new: float) -> float:
+        seconds = cost.generation_seconds
+        return seconds(shape, job, rates, rows=rows, batch=batch, prompt=prompt, new=new)
+
     # The base seldom stops before the limit; the tuned model answers as long as the data do.
-    new_tokens = values["max_new_tokens"] + rows.mean_answer
-    answering = cost.generation_seconds(
-        shape,
-        job,
-        rates,
-        rows=answered,
-        batch=values["eval_batch_size"],
-        prompt=2 * float((rows.lengths - rows.scored).mean()),
-        new=new_tokens,
+    measuring = answering(answered, 2 * prompt, values["max_new_tokens"] + rows.mean_answer)
+    general = general_questions(asked.forgetting, settled.device, params)
+    # The base answers in 32 tokens, and both read what it said.
+    measuring += answering(general, 3 * 64.0, 32)
+    measuring += answering(
+        rows_by_heart(asked.memorising, settled.device), 2 * prompt, 2 * rows.mean_answer
     )
+    if asked.speed:
+        measuring += 4 * answering(1, prompt, 48)
     return Predicted(
         peak_memory_bytes=settled.fit.need,
         train_seconds=round(settled.epoch_seconds * epochs + settled.look_seconds() * looks, 1),
-        eval_seconds=round(answering, 1),
+        eval_seconds=round(measuring, 1),
         tokens_per_second=round(rows.tokens / settled.epoch_seconds, 1),
     )

@@ -283,3 +283,18 @@ def max_new_tokens(objective: Objective, longest: int) -> tuple[int, Reason]:
         return 128, because("plan.reason.max_new_tokens_text")
     wanted = min(1024, max(32, ceil(longest * 1.25 / 16) * 16))
     return wanted, because("plan.reason.max_new_tokens", longest=longest)
+
+
+MOST_QUESTIONS = 220
+"""The general questions that ship with the package (a test compares)."""
+
+
+def general_questions(asked: int | None, device: Device, params: int) -> int:
+    """All of them, but fewer where a model that is not tiny has only a CPU: a few minutes."""
+    usual = 60 if device == "cpu" and params > TINY_PARAMS else MOST_QUESTIONS
+    return min(MOST_QUESTIONS, usual if asked is None else asked)
+
+
+def rows_by_heart(asked: int | None, device: Device) -> int:
+    """The training rows that are asked again: on a CPU fewer."""
+    return {"cpu": 40, "cuda": 100}[device] if asked is None else asked

@@ -119,6 +119,7 @@ def compare_runs(runs: Sequence[Run]) -> RunsCompared:
         if before != after:
             notes.append(because("compare.note.several", name=after.name, runs=len(others)))
     columns = tuple(_column(one, options, suite) for one in read)
+    notes += _measure_notes(columns)
     if len({*(c.results.rows for c in columns), *(a.results.rows for a in counted)}) > 1:
         notes.append(because("compare.note.rows"))
     return RunsCompared(columns, tuple(counted), tuple(notes), tuple(_differences(read)))
@@ -233,6 +234,27 @@ def _way_of_answering(read: _Read) -> dict[str, object]:
         "data.max_tokens": read.plan.max_tokens,
         "data.reasoning": read.recipe.data.reasoning,
     }
+
+
+def _measure_notes(columns: Sequence[Column]) -> Iterator[Reason]:
+    """Say what beside the scores was not measured in the same way in all runs."""
+    asked = {
+        c.name: f"{c.forgetting.asked}, v{c.forgetting.probe_version}"
+        for c in columns
+        if c.forgetting
+    }
+    judges = {c.name: (c.judged.model, c.judged.settings) for c in columns if c.judged}
+    devices = {c.name: c.speed.device for c in columns if c.speed}
+    if len(set(asked.values())) > 1:
+        yield because("compare.note.forgetting", told=_told(asked))
+    if len(set(judges.values())) > 1:
+        yield because("compare.note.judge", told=_told({n: m for n, (m, _) in judges.items()}))
+    if len(set(devices.values())) > 1:
+        yield because("compare.note.speed", told=_told(devices))
+
+
+def _told(values: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {value}" for name, value in values.items())
 
 
 def _differences(read: Sequence[_Read]) -> Iterator[Difference]:
