@@ -55,3 +55,8 @@ def test_a_judge_that_fails_leaves_the_results_and_is_gone_on_with(
         assert weitiao("eval", "runs/tea").code == 0
         assert len(service.requests) == 8, "what is judged is not judged again"
     assert json.loads((run / "evaluation/judge.json").read_text())["ties"] == 4
+    for name in ("judge.json", "base.jsonl"):
+        (run / "evaluation" / name).unlink()
+    said = weitiao("eval", "runs/tea")
+    assert said.code == 0, said.err
+    assert "base.jsonl is missing" in said.out

@@ -1,10 +1,12 @@
 """Forgetting, memorising and speed beside the scores: told, made up for, never in the way."""
 
+import json
 import shutil
 
 import pytest
 
 from weitiao import api
+from weitiao.errors import RunError
 from weitiao.evaluation import speed
 from weitiao.evaluation.forgetting import load_forgetting
 from weitiao.evaluation.memorising import load_memorising
@@ -75,3 +77,25 @@ def test_the_screen_tells_what_failed(run, weitiao, monkeypatch):
     assert said.code == 0
     assert "Not measured: speed. no clock" in said.out + said.err
     assert "general questions" in said.out
+
+
+def test_results_of_another_version_are_made_again_from_the_answers(run):
+    results = run.evaluation / "results.json"
+    before, answers = results.read_bytes(), (run.evaluation / "tuned.jsonl").read_bytes()
+    results.write_text('{"of": "another version"}')
+    again = api.evaluate(run)
+    assert again.rows > 0
+    assert json.loads(results.read_bytes())["scores"] == json.loads(before)["scores"]
+    assert (run.evaluation / "tuned.jsonl").read_bytes() == answers
+
+
+def test_a_measure_can_be_asked_for_afterwards(run):
+    recipe = api.recipe_of(run)
+    off = {"evaluate": recipe.evaluate.model_copy(update={"forgetting": 0})}
+    path = run.evaluation / "forgetting.json"
+    with pytest.raises(RunError, match="forgetting"):
+        api.open_or_start(str(run.path), recipe.model_copy(update=off), None, "resume")
+    path.unlink()
+    api.open_or_start(str(run.path), recipe.model_copy(update=off), None, "resume")
+    api.evaluate(run)
+    assert not path.exists()

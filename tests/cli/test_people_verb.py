@@ -68,6 +68,8 @@ def test_it_waits_at_its_address_until_ctrl_c(run):
     with subprocess.Popen(
         [*command, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=environment,
+        # In the background of a shell that is no terminal's, it is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:  # fmt: skip
         lines = [process.stdout.readline() for _ in range(3)]
         assert "6 rows to judge" in lines[0]

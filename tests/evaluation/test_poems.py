@@ -5,16 +5,18 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import orjson
 import pytest
 
 from weitiao import evaluation
-from weitiao.errors import DataError
+from weitiao.errors import DataError, RecipeError
 from weitiao.evaluation.poems import as_text, metre, pingshui, read_poem, xinyun
 from weitiao.evaluation.poems import scores as poem_scores
 from weitiao.evaluation.poems.lines import lines_of
 from weitiao.evaluation.poems.scores import poem_form, poem_links, poem_rhymes, poem_tones
+from weitiao.evaluation.suite import load_suite, score_for
 from weitiao.plan.yaml_file import load_yaml
 from weitiao.words import catalogue, say
 
@@ -308,6 +310,22 @@ def test_the_suite_of_poetry_names_the_scores_of_poems():
         assert callable(getattr(poem_scores, name))
         assert {f"score.{name}.name", f"score.{name}.how"} <= set(catalogue())
     assert suite["verdict"] in named
+
+
+def test_a_suite_of_ones_own_may_read_poems_by_a_modern_book(tmp_path):
+    # 时 and 奇 are one group of Pingshui's, and two of today's.
+    verse = "白日依山尽，黄河入海时。欲穷千里目，更上一层奇。"
+    found = {}
+    for book in ("pingshui", "xinyun"):
+        path = tmp_path / f"{book}.yaml"
+        path.write_text(f"scores: [poem_rhymes]\nrhymes: {book}\n", encoding="utf-8")
+        score = score_for("poem_rhymes", [TOWER], load_suite(str(path)))
+        row = SimpleNamespace(answer=verse, reference=TOWER)
+        found[book] = score.statistics(row)[0]
+    assert found == {"pingshui": 1.0, "xinyun": 0.0}
+    path.write_text("scores: [poem_rhymes]\nrhymes: guangyun\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match="rhymes"):
+        load_suite(str(path))
 
 
 def test_the_text_shows_the_marks_and_each_reason_under_its_line():

@@ -234,6 +234,9 @@ def _changeable(run: Run, setting: str, before: Any, now: Any) -> bool:
     if setting in OF_THE_JUDGE:
         return not in_team()
     stage: Stage = "evaluate" if setting.startswith("evaluate.") else "train"
+    measure = run.evaluation / f"{setting.removeprefix('evaluate.')}.json"
+    if setting in ("evaluate.forgetting", "evaluate.memorising", "evaluate.speed"):
+        return not measure.exists() and not in_team()
     if setting not in CHANGEABLE or run.stage_done(stage) or in_team():
         return False
     # A checkpoint's may have been lowered where memory was short, so it is never raised.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -191,9 +191,13 @@ def _measured(run: Run, listeners: tuple[Listener, ...], *, resume: bool) -> Res
     from weitiao.evaluation.evaluate import load_results
     from weitiao.records.prepare import load_records
 
-    done, results = run.stage_done("evaluate"), run.evaluation / "results.json"
-    if done and not missing(run, recipe_of(run).evaluate):
-        return load_results(results)
+    known = None
+    if run.stage_done("evaluate"):
+        # Another version's file is made again: the answers are there.
+        with suppress(RunError):
+            known = load_results(run.evaluation / "results.json")
+    if known is not None and not missing(run, recipe_of(run).evaluate):
+        return known
     settled = train(run, listeners, resume=resume)
     recipe = recipe_of(run)
     formatted = chat_format(recipe)
@@ -201,11 +205,7 @@ def _measured(run: Run, listeners: tuple[Listener, ...], *, resume: bool) -> Res
     with run.lock():
         pair = load_pair_of(run, recipe, settled)
         records = _own_rows(run, recipe) or load_records(run.records / "test.jsonl")
-        found = (
-            load_results(results)
-            if done
-            else _compare(run, recipe, settled, formatted, pair, records, log)
-        )
+        found = known or _compare(run, recipe, settled, formatted, pair, records, log)
         measure(run, recipe, settled, formatted, pair, records, log)
     return found
 

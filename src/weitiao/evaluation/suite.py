@@ -16,6 +16,7 @@ from weitiao.errors import RecipeError
 from weitiao.evaluation import scores
 from weitiao.evaluation.answers import Answered
 from weitiao.evaluation.poems import scores as poems
+from weitiao.evaluation.poems.poem import Rhymes
 from weitiao.evaluation.poems.read import read_poem
 from weitiao.evaluation.resample import Floats, Total
 from weitiao.evaluation.stories import grades
@@ -130,6 +131,13 @@ def _of_story(
     return Score(name, None, form, ("text",), _of_pair(function), _mean, tokenisation)
 
 
+_POEMS = {
+    "poem_form": poems.poem_form,
+    "poem_rhymes": poems.poem_rhymes,
+    "poem_tones": poems.poem_tones,
+    "poem_links": poems.poem_links,
+}
+
 _TABLE = (
     Score("answer_loss", False, "number", _EVERY, _loss, _mean, "tokens"),
     Score("perplexity", False, "number", _EVERY, _loss, _perplexity, "tokens"),
@@ -162,10 +170,7 @@ SCORES: dict[str, Score] = {score.name: score for score in _TABLE}
 
 _SPECIAL = (
     _share("number_match", scores.number_match, _WORDS),
-    _share("poem_form", poems.poem_form, ("text",)),
-    _share("poem_rhymes", poems.poem_rhymes, ("text",)),
-    _share("poem_tones", poems.poem_tones, ("text",)),
-    _share("poem_links", poems.poem_links, ("text",)),
+    *(_share(name, score, ("text",)) for name, score in _POEMS.items()),
     _share("story_common", stories.common_share, ("text",), "units"),
     _of_story("story_sentence", stories.sentence_length, "characters"),
     _of_story("story_word_length", stories.word_length, "characters", "characters"),
@@ -218,6 +223,8 @@ def score_for(
     if name == TOXICITY_HTTP:
         told = _of_pair(lambda answer, _: (toxic or {}).get(answer))
         return Score(TOXICITY_HTTP, False, "share", _ANSWERS, told, _mean)
+    if suite is not None and name in _POEMS:
+        return _share(name, partial(_POEMS[name], rhymes=suite.rhymes), ("text",))
     if name in grades.SHOWN:
         share = grades.share_by(grades.SHOWN[name], suite.story_words if suite else None)
         return _share(name, share, ("text",), "units")
@@ -269,7 +276,7 @@ class Suite:
     ``verdict``: the score that decides, where it applies. ``rows``, ``toxic_words`` and
     ``story_words``: files of the user's. ``digest`` is of all that the suite's files hold: two
     suites with the same are the same. ``tokenisation``: score → what it counts. Results made
-    before version 2 have neither.
+    before version 2 have neither. ``rhymes``: the rhyme book that poems are read by.
     """
 
     name: str
@@ -281,6 +288,7 @@ class Suite:
     story_words: str | None = None
     digest: str = ""
     tokenisation: dict[str, Tokenisation] = field(default_factory=dict, hash=False)
+    rhymes: Rhymes = "pingshui"
 
 
 class _SuiteFile(Options):
@@ -293,6 +301,7 @@ class _SuiteFile(Options):
     rows: str | None = None
     toxic_words: str | None = None
     story_words: str | None = None
+    rhymes: Rhymes = "pingshui"
 
 
 def suite_names() -> list[str]:
@@ -340,6 +349,7 @@ def load_suite(which: str = DEFAULT) -> Suite:
         story_words=taught,
         digest=digest.hexdigest()[:16],
         tokenisation={name: tokenisation_of(name) for name in named},
+        rhymes=asked.rhymes,
     )
 
 
@@ -369,7 +379,7 @@ def require_suite(which: str) -> None:
         RecipeError: as :func:`load_suite` does, or a library is not installed.
         DataError: as :func:`load_suite` does.
     """
-    if any(name.startswith("poem_") for name in load_suite(which).scores):
+    if any(name in _POEMS for name in load_suite(which).scores):
         read_poem("一")
 
 

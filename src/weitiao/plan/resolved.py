@@ -53,6 +53,9 @@ CHANGEABLE: dict[str, str | None] = {
     "evaluate.suite": None,
     "evaluate.overlap": None,
     "evaluate.toxicity_url": None,
+    "evaluate.forgetting": None,
+    "evaluate.memorising": None,
+    "evaluate.speed": None,
     **dict.fromkeys(OF_THE_JUDGE),
 }
 """Options that a run under way can be gone on with changed → the plan's field, if it has one."""

@@ -1,20 +1,21 @@
 """Scores of poems: (answer, reference) → a share, or None where the reference has none.
 
 The reference says what was asked for: how many lines of how many characters, whether in
-regulated verse. Rhymes and tones are Pingshui's.
+regulated verse. Rhymes and tones are those of the book ``rhymes``.
 """
 
 from weitiao.evaluation.poems.lines import lines_of, shape_of
-from weitiao.evaluation.poems.poem import Poem
+from weitiao.evaluation.poems.poem import Rhymes
 from weitiao.evaluation.poems.read import read_poem
 
 _REGULATED = ("jueju", "lvshi", "pailv")
 
 
-def poem_form(answer: str, reference: str) -> float | None:
+def poem_form(answer: str, reference: str, rhymes: Rhymes = "pingshui") -> float | None:
     """Return 1 where the answer has the lines that the reference has, as many and as long.
 
-    None where the reference has no form. An old-style poem is none the worse for that.
+    None where the reference has no form. An old-style poem is none the worse for that; rhyme and
+    tones say nothing here.
     """
     wanted, given = lines_of(reference), lines_of(answer)
     if shape_of(wanted) is None:
@@ -22,23 +23,22 @@ def poem_form(answer: str, reference: str) -> float | None:
     return float([len(line) for line in given] == [len(line) for line in wanted])
 
 
-def poem_rhymes(answer: str, reference: str) -> float | None:
+def poem_rhymes(answer: str, reference: str, rhymes: Rhymes = "pingshui") -> float | None:
     """Return the share of every other line that rhymes; None where the reference does not."""
-    if not read_poem(reference).groups:
+    if not read_poem(reference, rhymes).groups:
         return None
-    return read_poem(answer).rhyming or 0.0
+    return read_poem(answer, rhymes).rhyming or 0.0
 
 
-def poem_tones(answer: str, reference: str) -> float | None:
+def poem_tones(answer: str, reference: str, rhymes: Rhymes = "pingshui") -> float | None:
     """Return the share of tones in their place; None where the reference is not regulated."""
-    return (read_poem(answer).tones or 0.0) if _regulated(reference) else None
+    if read_poem(reference, rhymes).form not in _REGULATED:
+        return None
+    return read_poem(answer, rhymes).tones or 0.0
 
 
-def poem_links(answer: str, reference: str) -> float | None:
+def poem_links(answer: str, reference: str, rhymes: Rhymes = "pingshui") -> float | None:
     """Return the share of 粘 and 对 that hold; None where the reference is not regulated."""
-    return (read_poem(answer).links or 0.0) if _regulated(reference) else None
-
-
-def _regulated(reference: str) -> bool:
-    poem: Poem = read_poem(reference)
-    return poem.form in _REGULATED
+    if read_poem(reference, rhymes).form not in _REGULATED:
+        return None
+    return read_poem(answer, rhymes).links or 0.0

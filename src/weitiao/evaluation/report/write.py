@@ -122,7 +122,7 @@ def _poem(results: Results, text: str) -> Markup | None:
     if not any(name.startswith("poem_") for name in results.suite.scores) or not text.strip():
         return None
     try:
-        return in_both(as_text, read_poem(text))
+        return in_both(as_text, read_poem(text, results.suite.rhymes))
     except DataError:  # the run was measured where the tables are installed
         return None
 
