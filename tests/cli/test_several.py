@@ -28,10 +28,18 @@ def steps(run: Path) -> list[int]:
     return [event["step"] for event in told if event["kind"] == "train.step"]
 
 
+@pytest.mark.parametrize(("strategy", "printing"), [("ddp", (1,)), ("fsdp", (0, 1))])
 def test_one_command_trains_in_two_processes(
-    weitiao: Weitiao, data: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+    weitiao: Weitiao,
+    data: Path,
+    tiny_base: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    strategy: str,
+    printing: tuple[int, ...],
 ) -> None:
-    settings = ("train.processes=2", *QUICK)
+    """With ddp, on a processor of two cores, the second one is forked from the first."""
+    monkeypatch.setattr("weitiao.plan.machine.usable_cores", lambda: 2)
+    settings = ("train.processes=2", f"train.strategy={strategy}", *QUICK)
     said = weitiao("train", data, "--model", tiny_base, *settings)
     assert said.code == 0, said.err
     run = Run(data.parent / "runs" / "tea")
@@ -39,7 +47,7 @@ def test_one_command_trains_in_two_processes(
     assert run.stage_done("train")
     assert "4/4" in said.out
     assert not run.worked_on()
-    for rank in (0, 1):
+    for rank in printing:
         assert (run.path / "processes" / f"process-{rank}.txt").is_file()
     # What torchrun starts must find a run that one process has planned.
     monkeypatch.setenv("WORLD_SIZE", "2")
