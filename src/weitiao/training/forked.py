@@ -21,7 +21,7 @@ from typing import NoReturn, TypeVar
 import torch
 import torch.distributed as dist
 
-from weitiao.errors import TrainingError, WeitiaoError
+from weitiao.errors import TrainingError
 from weitiao.events import EventLog
 from weitiao.plan.plan import Plan
 from weitiao.training.checkpoint import Progress
@@ -129,9 +129,8 @@ def _follow(
         if os.getppid() == parent:
             _joined(rank, size, meeting, do)
         code = 0
-    except WeitiaoError:
-        code = 0  # the leader says the same: they all look at what all of them did
     except BaseException:
+        # What a user must know the leader says: they all look at what all of them did.
         log.write_text(traceback.format_exc(), encoding="utf-8")
     finally:
         # Not the parent's way out: its files would be flushed twice, its folders removed.
@@ -142,8 +141,8 @@ def _ended_with(pid: int) -> int | None:
     """Return what a process ended with, waiting for a moment; None where it goes on."""
     until = time.monotonic() + 1.0
     while time.monotonic() < until:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
+        # Left to be collected: until then no other process can have its number.
+        if found := os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
         time.sleep(0.02)
     return None
