@@ -13,9 +13,10 @@ from weitiao.evaluation.answers import Answered
 from weitiao.evaluation.categories import Groups
 from weitiao.evaluation.compare import compare
 from weitiao.events import EventLog
+from weitiao.plan.evaluate_options import EvaluateOptions
 from weitiao.plan.machine import Machine
 from weitiao.plan.plan import make_plan, write_plan
-from weitiao.plan.recipe import EvaluateOptions, load_recipe
+from weitiao.plan.recipe import load_recipe
 from weitiao.plan.shape import ModelShape
 from weitiao.records.report import DataReport, FileReport, Lengths, Place, Rejection
 from weitiao.runs import Run

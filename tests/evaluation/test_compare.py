@@ -9,7 +9,7 @@ from weitiao.evaluation.answers import Answered
 from weitiao.evaluation.compare import compare
 from weitiao.evaluation.present import caution_sentence, score_how, score_name, verdict_sentence
 from weitiao.evaluation.suite import DISTINCT, SCORES, kind_of, load_suite
-from weitiao.plan.recipe import EvaluateOptions
+from weitiao.plan.evaluate_options import EvaluateOptions
 from weitiao.words import LANGUAGES
 
 OPTIONS = EvaluateOptions(resamples=300)

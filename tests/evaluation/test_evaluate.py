@@ -13,7 +13,7 @@ from weitiao.evaluation.answers import Answerer, answer_rows, answerer, read_ans
 from weitiao.evaluation.evaluate import evaluate, held_out, load_results
 from weitiao.evaluation.suite import load_suite
 from weitiao.events import EventLog
-from weitiao.plan.recipe import EvaluateOptions
+from weitiao.plan.evaluate_options import EvaluateOptions
 from weitiao.records.record import Message, Origin, Record
 from weitiao.records.render import Sample
 

@@ -19,7 +19,7 @@ from weitiao.evaluation.forgetting import (
 from weitiao.evaluation.notes import notes
 from weitiao.evaluation.units import has_han
 from weitiao.events import EventLog
-from weitiao.plan.recipe import EvaluateOptions
+from weitiao.plan.evaluate_options import EvaluateOptions
 from weitiao.plan.rules import MOST_QUESTIONS
 
 OPTIONS = EvaluateOptions(resamples=200)

@@ -14,7 +14,7 @@ from weitiao.evaluation.people import Review, Store, Vote, count_votes, load_peo
 from weitiao.evaluation.people.agreement import krippendorff_alpha
 from weitiao.evaluation.people.present import facts, headline
 from weitiao.evaluation.people.review import Asked
-from weitiao.plan.recipe import EvaluateOptions
+from weitiao.plan.evaluate_options import EvaluateOptions
 
 OPTIONS = EvaluateOptions(resamples=200)
 YES, NO = (True, True, True), (False, None, None)

@@ -20,7 +20,7 @@ from weitiao.evaluation.judge import load_judged
 from weitiao.evaluation.lm_eval_tasks import LmEval, TaskLine
 from weitiao.evaluation.speed import load_speed
 from weitiao.evaluation.suite import load_suite
-from weitiao.plan.recipe import EvaluateOptions
+from weitiao.plan.evaluate_options import EvaluateOptions
 
 
 @pytest.fixture

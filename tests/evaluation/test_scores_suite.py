@@ -19,7 +19,7 @@ from weitiao.evaluation.suite import (
     tokenisation_of,
 )
 from weitiao.evaluation.suite_rows import suite_records
-from weitiao.plan.recipe import EvaluateOptions
+from weitiao.plan.evaluate_options import EvaluateOptions
 from weitiao.records.options import DataOptions
 from weitiao.words import LANGUAGES
 

@@ -12,8 +12,9 @@ from weitiao.runs import Run
 if TYPE_CHECKING:
     from weitiao.evaluation.beside import Both
     from weitiao.models.pair import Voice
+    from weitiao.plan.evaluate_options import EvaluateOptions
     from weitiao.plan.plan import Plan
-    from weitiao.plan.recipe import EvaluateOptions, Recipe
+    from weitiao.plan.recipe import Recipe
     from weitiao.records.record import Record
     from weitiao.records.render import ChatFormat
 

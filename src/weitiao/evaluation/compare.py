@@ -27,7 +27,7 @@ from weitiao.evaluation.suite import (
     load_suite,
     score_for,
 )
-from weitiao.plan.recipe import EvaluateOptions
+from weitiao.plan.evaluate_options import EvaluateOptions
 
 FEWEST_ROWS = 5
 """With fewer rows no verdict is given: even five of five the same way is one chance in 16."""

@@ -7,16 +7,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 import orjson
-from pydantic import TypeAdapter, ValidationError
 
-from weitiao.errors import DataError, RunError
+from weitiao.errors import DataError
 from weitiao.evaluation.answers import Answered, Answerer, answer_rows
+from weitiao.evaluation.beside import read_measure
 from weitiao.evaluation.categories import group
 from weitiao.evaluation.compare import Results, compare
 from weitiao.evaluation.suite import Suite
 from weitiao.evaluation.toxicity_http import ask_scorer
 from weitiao.events import EventLog
-from weitiao.plan.recipe import EvaluateOptions
+from weitiao.plan.evaluate_options import EvaluateOptions
 from weitiao.records.files import write_atomic
 from weitiao.records.record import Record
 
@@ -88,7 +88,4 @@ def load_results(path: Path) -> Results:
     Raises:
         RunError: the file is missing or is not a results file of this version.
     """
-    try:
-        return TypeAdapter(Results).validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise RunError("error.results_unreadable", path=path) from error
+    return read_measure(path, Results)

@@ -5,8 +5,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from weitiao.plan.evaluate_options import JudgeOptions
 from weitiao.plan.plan import Plan
-from weitiao.plan.recipe import JudgeOptions, Recipe
+from weitiao.plan.recipe import Recipe
 from weitiao.plan.rules import because
 from weitiao.plan.yaml_file import OptionsModel
 from weitiao.records.options import EndpointOptions

@@ -22,8 +22,9 @@ from weitiao.evaluation.memorising import Memorising, load_memorising
 from weitiao.evaluation.resample import holm
 from weitiao.evaluation.speed import Speed, load_speed
 from weitiao.evaluation.suite import Suite
+from weitiao.plan.evaluate_options import EvaluateOptions
 from weitiao.plan.plan import Plan, read_plan
-from weitiao.plan.recipe import EvaluateOptions, Recipe, load_recipe
+from weitiao.plan.recipe import Recipe, load_recipe
 from weitiao.plan.rules import Reason, because
 from weitiao.runs import Run
 

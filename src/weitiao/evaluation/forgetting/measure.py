@@ -20,7 +20,7 @@ from weitiao.evaluation.forgetting.probe import (
 )
 from weitiao.evaluation.resample import Estimate, Floats
 from weitiao.events import EventLog
-from weitiao.plan.recipe import EvaluateOptions
+from weitiao.plan.evaluate_options import EvaluateOptions
 from weitiao.records.record import Message
 from weitiao.records.render import Sample
 from weitiao.words import LANGUAGES, Language

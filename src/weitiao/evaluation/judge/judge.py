@@ -32,7 +32,8 @@ from weitiao.evaluation.resample import Floats, compare_paired, holm
 from weitiao.evaluation.suite import Suite
 from weitiao.evaluation.units import units
 from weitiao.events import EventLog
-from weitiao.plan.recipe import EvaluateOptions, JudgeOptions, Recipe
+from weitiao.plan.evaluate_options import EvaluateOptions, JudgeOptions
+from weitiao.plan.recipe import Recipe
 from weitiao.records.files import write_atomic
 
 _ORDERS = 2

@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import TypeAdapter, ValidationError
-
-from weitiao.errors import RunError
+from weitiao.evaluation.beside import read_measure
 from weitiao.evaluation.resample import Estimate
 
 Side = Literal["base", "tuned", "tie"]
@@ -85,7 +83,4 @@ def load_judged(path: Path) -> Judged:
     Raises:
         RunError: the file is missing or was written by another version.
     """
-    try:
-        return TypeAdapter(Judged).validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise RunError("error.judge_unreadable", path=path) from error
+    return read_measure(path, Judged, "error.judge_unreadable")

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
 
-from weitiao.errors import RunError
+from weitiao.evaluation.beside import read_measure
 from weitiao.evaluation.people.agreement import krippendorff_alpha
 from weitiao.evaluation.people.rows import Match
 from weitiao.evaluation.people.store import LEVELS, Better, Level, Vote
 from weitiao.evaluation.proportions import sign_test, win_rate
 from weitiao.evaluation.resample import Estimate, Floats, compare_paired
-from weitiao.plan.recipe import EvaluateOptions
+from weitiao.plan.evaluate_options import EvaluateOptions
 from weitiao.records.review.agreement import cohens_kappa
 
 
@@ -107,10 +106,7 @@ def load_people(path: Path) -> People:
     Raises:
         RunError: the file is missing or is not one of this version.
     """
-    try:
-        return TypeAdapter(People).validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise RunError("error.people_unreadable", path=path) from error
+    return read_measure(path, People, "error.people_unreadable")
 
 
 def count_votes(match: Match, votes: Sequence[Vote], options: EvaluateOptions) -> People | None:

@@ -16,7 +16,7 @@ from weitiao.evaluation.people.present import facts, headline
 from weitiao.evaluation.people.results import count_votes, differ, votes_by_row
 from weitiao.evaluation.people.rows import Match, Row
 from weitiao.evaluation.people.store import UNMARKED, Better, Marks, Store, Vote
-from weitiao.plan.recipe import EvaluateOptions
+from weitiao.plan.evaluate_options import EvaluateOptions
 from weitiao.words import LANGUAGES
 
 Shown = Literal["a", "tie", "b"]
