@@ -18,7 +18,6 @@ One line for each work, precision and peer is added to benchmarks/results/genera
 """
 
 import argparse
-import csv
 import json
 import random
 import resource
@@ -33,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from bench_training import child, where
+from results_file import add_line
 from training_works import QWEN_1_5B, SEED, SMALL_152K, qwen_config
 
 from weitiao.models.runtime import prepare_process
@@ -245,13 +245,7 @@ def compared(
 def write(line: Result) -> None:
     """Print ``line`` and add it to the results."""
     print("\n".join(f"    {key:22} {value}" for key, value in line.items()), flush=True)
-    RESULTS.parent.mkdir(exist_ok=True)
-    new = not RESULTS.exists()
-    with RESULTS.open("a", newline="", encoding="utf-8") as out:
-        writer = csv.DictWriter(out, line)
-        if new:
-            writer.writeheader()
-        writer.writerow(line)
+    add_line(RESULTS, line)
 
 
 def main() -> None:

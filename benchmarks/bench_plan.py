@@ -11,7 +11,6 @@ set ``table`` shares no line with it. One line each is added to ``results/plan.c
 
 # ruff: noqa: E501 (a line of the table is a line)
 import argparse
-import csv
 import datetime
 import json
 import os
@@ -25,6 +24,8 @@ from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
+
+from results_file import add_line
 
 RESULTS = Path(__file__).parent / "results" / "plan.csv"
 SHAPES: dict[str, dict[str, Any]] = {
@@ -312,13 +313,7 @@ def _append(result: dict[str, Any]) -> None:
     ).stdout.strip()
     today = datetime.date.today().isoformat()
     line = {"date": today, "commit": commit, "hardware": hardware(result["device"]), **result}
-    RESULTS.parent.mkdir(exist_ok=True)
-    new = not RESULTS.exists()
-    with RESULTS.open("a", newline="", encoding="utf-8") as out:
-        writer = csv.DictWriter(out, line)
-        if new:
-            writer.writeheader()
-        writer.writerow(line)
+    add_line(RESULTS, line)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ repeats counts, and the peak memory is that of all processes of a side together.
 """
 
 import argparse
-import csv
 import datetime
 import json
 import os
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from results_file import add_line
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "records.csv"
@@ -189,13 +189,7 @@ def save(section: str, row: dict[str, Any]) -> None:
         "figures": json.dumps(row, ensure_ascii=False),
     }
     print(section, row, flush=True)
-    RESULTS.parent.mkdir(exist_ok=True)
-    new = not RESULTS.exists()
-    with RESULTS.open("a", newline="", encoding="utf-8") as out:
-        writer = csv.DictWriter(out, line)
-        if new:
-            writer.writeheader()
-        writer.writerow(line)
+    add_line(RESULTS, line)
 
 
 def main() -> None:

@@ -17,7 +17,6 @@ benchmarks/results/training.csv.
 """
 
 import argparse
-import csv
 import datetime
 import json
 import math
@@ -33,6 +32,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from results_file import add_line
 from training_sides import trl_candidates
 from training_works import WORKS, Work
 
@@ -280,13 +280,7 @@ def where() -> Result:
 def write(line: Result) -> None:
     """Print ``line`` and add it to the results."""
     print("\n".join(f"    {key:22} {line[key]}" for key in COLUMNS if key in line), flush=True)
-    RESULTS.parent.mkdir(exist_ok=True)
-    new = not RESULTS.exists()
-    with RESULTS.open("a", newline="", encoding="utf-8") as out:
-        writer = csv.DictWriter(out, COLUMNS)
-        if new:
-            writer.writeheader()
-        writer.writerow(line)
+    add_line(RESULTS, line, COLUMNS)
 
 
 def main() -> None:

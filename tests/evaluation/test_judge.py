@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from dataclasses import replace
 from itertools import count
+from types import SimpleNamespace
 
 import pytest
 from scipy.stats import binomtest
@@ -298,9 +299,14 @@ def test_a_verdict_of_another_version_is_a_sentence(tmp_path):
             load_judged(tmp_path / name)
 
 
-def test_other_settings_are_another_verdict():
-    one = settings_of(recipe("endpoint.model=a"), SUITE)
-    assert one == settings_of(recipe("endpoint.model=a", "endpoint.timeout=7"), SUITE)
-    assert one != settings_of(recipe("endpoint.model=b"), SUITE)
-    assert one != settings_of(recipe("endpoint.model=a", "evaluate.judge.rows=3"), SUITE)
-    assert one != settings_of(recipe("endpoint.model=a"), load_suite("story"))
+def test_other_settings_and_other_answers_are_another_verdict():
+    def settings(*overrides, suite=SUITE, said="yes"):
+        answer = SimpleNamespace(key="k", answer=said)
+        return settings_of(recipe(*overrides), suite, [answer], [answer])
+
+    one = settings("endpoint.model=a")
+    assert one == settings("endpoint.model=a", "endpoint.timeout=7")
+    assert one != settings("endpoint.model=b")
+    assert one != settings("endpoint.model=a", "evaluate.judge.rows=3")
+    assert one != settings("endpoint.model=a", suite=load_suite("story"))
+    assert one != settings("endpoint.model=a", said="no")

@@ -41,10 +41,10 @@ def judge(run: Run, listeners: tuple[Listener, ...] = ()) -> Judged | None:
             known = None  # None yet, or another version's.
         try:
             suite = load_suite(recipe.evaluate.suite)
-            if known is not None and known.settings == settings_of(recipe, suite):
+            base, tuned = (_answers(run.evaluation / f"{s}.jsonl") for s in ("base", "tuned"))
+            if known is not None and known.settings == settings_of(recipe, suite, base, tuned):
                 return known
             require_judge(recipe)
-            base, tuned = (_answers(run.evaluation / f"{s}.jsonl") for s in ("base", "tuned"))
             with endpoint(recipe) as service:
                 return judge_answers(base, tuned, service, recipe, suite, path, log)
         except WeitiaoError as error:

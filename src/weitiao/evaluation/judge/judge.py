@@ -100,7 +100,7 @@ def judge_answers(
         cost=_cost(options.judge, *expected),
     )
     asked = _ask_all(drawn, endpoint, options.judge, levels, events)
-    judged = _judged(asked, levels, options, endpoint, settings_of(recipe, suite))
+    judged = _judged(asked, levels, options, endpoint, settings_of(recipe, suite, base, tuned))
     write_atomic(path, orjson.dumps(asdict(judged), option=orjson.OPT_INDENT_2))
     events.emit(
         "judge.done",
@@ -118,11 +118,15 @@ def levels_for(suite: Suite) -> tuple[str, ...]:
     return STORY_LEVELS if any(n.startswith("story_") for n in suite.scores) else LEVELS
 
 
-def settings_of(recipe: Recipe, suite: Suite) -> str:
-    """Return a digest of all that decides what the judge is asked."""
+def settings_of(
+    recipe: Recipe, suite: Suite, base: Sequence[Answered], tuned: Sequence[Answered]
+) -> str:
+    """Return a digest of all that decides what the judge is asked, the answers included."""
     options = recipe.evaluate.judge.model_dump(mode="json")
     place = (recipe.endpoint.url, recipe.endpoint.model)
-    said = json.dumps([place, options, PROMPT_VERSION, levels_for(suite)], sort_keys=True)
+    answers = [(one.key, one.answer) for one in (*base, *tuned)]
+    asked = [place, options, PROMPT_VERSION, levels_for(suite), answers]
+    said = json.dumps(asked, sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
