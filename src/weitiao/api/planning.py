@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from weitiao.plan.cost import Rates
     from weitiao.plan.machine import Machine
     from weitiao.plan.plan import Plan
-    from weitiao.plan.recipe import Recipe
+    from weitiao.plan.recipe import Device, Recipe
     from weitiao.records.options import DataOptions
     from weitiao.records.record import Record
     from weitiao.records.render import ChatFormat, Sample
@@ -43,7 +44,6 @@ def make(
     import numpy as np
 
     from weitiao.models.load import read_config, weights_on_disk
-    from weitiao.plan.cost import default_rates, measure_rates
     from weitiao.plan.plan import make_plan
     from weitiao.plan.settle import choose_device
     from weitiao.plan.shape import ModelShape
@@ -55,12 +55,7 @@ def make(
     source = source_of(recipe)
     shape = ModelShape.from_config(read_config(source), weights_on_disk(source))
     device, _ = choose_device(recipe, machine)
-    known = machine.elsewhere and device == "cuda"
-    rates = (
-        default_rates(machine, device)
-        if known
-        else measure_rates(machine, device, shape.hidden_size)
-    )
+    rates = _rates(machine, device, shape.hidden_size)
     lengths = np.array([len(sample.ids) for sample in samples])
     scored = np.array([int(sample.scored.sum()) for sample in samples])
     given = partial(
@@ -87,6 +82,15 @@ def make(
 
         made = given(replace(rates, token_seconds=token_seconds(source, made, samples)))
     return made
+
+
+def _rates(machine: Machine, device: Device, width: int) -> Rates:
+    """Return what ``device`` computes in a second; of a card that is not here, by its data."""
+    from weitiao.plan.cost import default_rates, measure_rates
+
+    if machine.elsewhere and device == "cuda":
+        return default_rates(machine, device)
+    return measure_rates(machine, device, width)
 
 
 def _answers(
