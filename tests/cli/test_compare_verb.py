@@ -38,3 +38,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(weitiao, runs):
     }.items():
         assert said in one_sentence(weitiao(*words)), words
     assert not (runs / "poor" / "evaluation" / "lm_eval.json").exists()
+    report = runs / "runs" / "poor" / "report.html"
+    report.write_text("the report", encoding="utf-8")
+    assert "move it away" in one_sentence(weitiao("compare", "poor", "good", "--out", report))
+    assert report.read_text(encoding="utf-8") == "the report"

@@ -99,3 +99,17 @@ def test_a_measure_can_be_asked_for_afterwards(run):
     api.open_or_start(str(run.path), recipe.model_copy(update=off), None, "resume")
     api.evaluate(run)
     assert not path.exists()
+
+
+def test_what_may_be_nothing_can_be_unset_and_what_the_plan_settles_stays(run):
+    def said(*settings: str):
+        recipe = api.recipe_for(None, overrides=settings)
+        api.open_or_start(str(run.path), recipe, None, "resume")
+        return api.recipe_of(run)
+
+    (run.evaluation / "forgetting.json").unlink(missing_ok=True)
+    (run.evaluation / "results.json").unlink(missing_ok=True)
+    epochs = api.recipe_of(run).train.epochs
+    assert said("evaluate.toxicity_url=http://127.0.0.1:9/s").evaluate.toxicity_url
+    assert said("epochs=null", "evaluate.toxicity_url=null").evaluate.toxicity_url is None
+    assert api.recipe_of(run).train.epochs == epochs is not None

@@ -1,6 +1,8 @@
 """`weitiao review`: what it says in the terminal, how it ends, and what it refuses."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +11,7 @@ import pytest
 
 from conftest import one_sentence
 from people_runs import people_run
-from weitiao.api import people
+from weitiao.api import open_run, people
 from weitiao.evaluation.people import Store, Vote, load_people
 
 
@@ -59,6 +61,23 @@ def test_what_cannot_be_is_refused_in_a_sentence(weitiao, run):
         assert said in one_sentence(weitiao("review", *words)), words
     (run.evaluation / "tuned.jsonl").unlink()
     assert "weitiao eval" in one_sentence(weitiao("review", "tea"))
+
+
+def test_answers_that_are_lost_are_made_again_as_the_sentence_says(finished, weitiao, tmp_path):
+    folder = tmp_path / "runs" / "tea"
+    shutil.copytree(finished / "runs" / "tea", folder)
+    answers, results = folder / "evaluation/base.jsonl", folder / "evaluation/results.json"
+    before = answers.read_text(encoding="utf-8")
+    answers.unlink()
+    said = one_sentence(weitiao("review", "tea", "--results"))
+    assert "results.json away" in said
+    assert "weitiao eval runs/tea" in said.replace(f"{tmp_path}/", "")
+    results.rename(tmp_path / "away.json")
+    assert weitiao("eval", "runs/tea").code == 0
+    assert [json.loads(line)["answer"] for line in answers.read_text().splitlines() if line] == [
+        json.loads(line)["answer"] for line in before.splitlines() if line
+    ]
+    people.match([open_run("runs/tea")])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is a signal elsewhere")

@@ -156,8 +156,8 @@ def test_examples_show_gains_losses_and_a_lot():
     base = ["" if i < 20 else p for i, p in enumerate(POEMS)]
     results = compare(*both(base, tuned, POEMS), OPTIONS)
     why = [e.why for e in results.examples]
-    assert why == ["loss"] * 8 + ["gain"] * 3 + ["random"] * 3
-    assert len({e.row for e in results.examples if e.why != "random"}) == 11
+    assert why == ["loss"] * 10 + ["gain"] * 3 + ["random"] * 3
+    assert len({e.row for e in results.examples if e.why != "random"}) == 13
     for example in results.examples:
         assert example.question == f"问题{example.row}"
         if example.why == "gain":

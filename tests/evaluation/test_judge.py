@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections import Counter
 from dataclasses import replace
 from itertools import count
@@ -189,21 +190,98 @@ def test_what_costs_too_much_is_refused_before_it_begins(tmp_path, settings, key
     assert service.requests == []
 
 
-def test_the_cap_also_holds_while_it_runs(tmp_path):
-    def dear(asked):
-        choice = {"message": {"content": fair(asked)}, "finish_reason": "stop"}
-        usage = {"prompt_tokens": 90_000, "completion_tokens": 5}
-        return Reply(json.dumps({"choices": [choice], "usage": usage}).encode())
+def counting(used, pause=0.0):
+    """A judge that counts as ``used`` says: request → (tokens sent, tokens answered)."""
 
-    with serving(dear) as service, pytest.raises(RecipeError) as told:
-        judged(
-            service,
-            tmp_path,
-            rows([f"好{i}" for i in range(20)]),
-            "evaluate.judge.max_tokens_total=100000",
-        )
+    def script(asked):
+        time.sleep(pause)
+        choice = {"message": {"content": fair(asked)}, "finish_reason": "stop"}
+        counts = dict(zip(("prompt_tokens", "completion_tokens"), used(asked), strict=True))
+        return Reply(json.dumps({"choices": [choice], "usage": counts}).encode())
+
+    return script
+
+
+def size_of(asked):
+    return len(asked["messages"][0]["content"].encode())
+
+
+@pytest.mark.parametrize(
+    ("used", "settings", "key"),
+    [
+        # Each reply is as long as was allowed.
+        (lambda r: (size_of(r), r["max_tokens"]), ["max_tokens_total=50000"], "tokens"),
+        (
+            lambda r: (size_of(r), r["max_tokens"]),
+            ["max_cost=0.5", "price_in=4", "price_out=30"],
+            "cost",
+        ),
+        (lambda r: (size_of(r), 150), ["max_cost=0.1", "price_in=4"], "cost"),
+        # A service that counts far more than was sent; the first goes alone and shows it.
+        (lambda r: (25 * size_of(r), 5), ["max_tokens_total=60000"], "tokens"),
+    ],
+    ids=["tokens", "cost", "cost sent", "dear"],
+)
+def test_requests_under_way_do_not_pass_the_cap(tmp_path, used, settings, key):
+    spent = []
+
+    def counted(asked):
+        spent.append(used(asked))
+        return spent[-1]
+
+    named = [f"evaluate.judge.{setting}" for setting in settings]
+    with serving(counting(counted, 0.02)) as service, pytest.raises(RecipeError) as told:
+        judged(service, tmp_path, rows([f"好{i}" for i in range(25)]), *named)
+    assert told.value.key == f"error.judge_{key}_spent"
+    sent, answered_ = (sum(side) for side in zip(*spent, strict=True))
+    bill = (
+        sent + answered_
+        if key == "tokens"
+        else (4 * sent + 30 * answered_ * (len(settings) == 3)) / 1e6
+    )
+    limit = float(settings[0].partition("=")[2])
+    assert 0.6 * limit < bill <= limit
+    assert told.value.values["limit"] in told.value.sentence("zh")
+
+
+def test_what_fits_within_the_cap_is_judged_and_together(tmp_path):
+    pairs = rows([f"好{i}" for i in range(8)])
+    with serving(counting(lambda r: (400, 100), 0.02)) as service:
+        found = judged(service, tmp_path, pairs, "evaluate.judge.max_tokens_total=100000")
+        assert (found.rows, service.most_at_once) == (8, 3)
+        assert {r["max_tokens"] for r in service.requests} == {4096}
+        again = judged(service, tmp_path, pairs, "evaluate.judge.max_tokens_total=90000")
+        assert (again.cached, len(service.requests)) == (16, 16)
+    # The last replies may be no longer than what is left.
+    with serving(counting(lambda r: (400, 100))) as service:
+        tight = judged(service, tmp_path / "t", pairs, "evaluate.judge.max_tokens_total=11000")
+    assert tight.rows == 8
+    assert 240 <= service.requests[-1]["max_tokens"] < 4096
+
+
+def test_a_service_that_counts_nothing_is_counted_by_the_bytes(tmp_path):
+    pairs = rows([f"好{i}" for i in range(25)])
+    with serving(counting(lambda r: (0, 0))) as service, pytest.raises(RecipeError) as told:
+        judged(service, tmp_path, pairs, "evaluate.judge.max_tokens_total=50000")
     assert told.value.key == "error.judge_tokens_spent"
-    assert len(service.requests) < 20
+    assert sum(map(size_of, service.requests)) < 50000
+
+
+def test_a_service_that_wants_another_name_for_the_limit_gets_it(tmp_path):
+    def newer(asked):
+        if "max_tokens" in asked:
+            said = "Unsupported parameter: use 'max_completion_tokens' instead."
+            return Reply(json.dumps({"error": {"message": said}}).encode(), 400)
+        return fair(asked)
+
+    pairs = rows(["好"] * 6)
+    with serving(newer) as service:
+        found = judged(service, tmp_path, pairs, "evaluate.judge.max_tokens_total=50000")
+    assert found.wins == 6
+    assert sum("max_tokens" in r for r in service.requests) == 1
+    with serving(fair) as service:
+        judged(service, tmp_path / "free", pairs)
+    assert not any("max_tokens" in r for r in service.requests)
 
 
 def test_the_cost_is_told(tmp_path):

@@ -15,6 +15,7 @@ from weitiao.evaluation.people.agreement import krippendorff_alpha
 from weitiao.evaluation.people.present import facts, headline
 from weitiao.evaluation.people.review import Asked
 from weitiao.plan.evaluate_options import EvaluateOptions
+from weitiao.runs import Run
 
 OPTIONS = EvaluateOptions(resamples=200)
 YES, NO = (True, True, True), (False, None, None)
@@ -70,13 +71,17 @@ def test_a_new_answer_is_another_row(tmp_path, matched):
 def test_what_cannot_be_compared_is_said_in_a_sentence(tmp_path, run):
     strange, same = people_run(tmp_path / "strange"), people_run(tmp_path / "same")
     write_answers(strange.evaluation / "tuned.jsonl", [("别的问题", "不知道。")])
+    whole = people_run(tmp_path / "whole")
+    text = whole.evaluation / "tuned.jsonl"
+    rows = [json.loads(line) for line in text.read_text(encoding="utf-8").splitlines()]
+    text.write_text("\n".join(json.dumps({**row, "prompt": []}) for row in rows))
     empty = people_run(tmp_path / "empty")
     (empty.evaluation / "tuned.jsonl").write_text('{"row": 1, "of": "another version"}\n')
     gone = people_run(tmp_path / "gone")
     (gone.evaluation / "base.jsonl").unlink()
     cases = {
         "no_common": [run, strange], "all_same": [run, same],
-        "no_answers": [empty],
+        "no_answers": [empty], "passages": [whole],
     }  # fmt: skip
     for key, runs in cases.items():
         with pytest.raises(RunError, match=runs[-1].path.name) as caught:
@@ -320,3 +325,39 @@ def test_preferences_are_rows_that_the_records_stage_knows_as_such(voted, matche
 def test_without_a_winner_nothing_is_written(run, matched, tmp_path):
     assert people.export([run], matched, "answers", str(tmp_path / "none.jsonl")).rows == 0
     assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_two_runs_meet_the_same_votes_in_either_order(tmp_path):
+    one, other = people_run(tmp_path / "one"), people_run(tmp_path / "other", tuned="焖")
+    there, back = [one, other], [other, one]
+    matched = people.match(back)
+    assert (matched.one, matched.other) == ("one", "other")
+    assert matched == people.match(there)
+    with people.reviewing(back, matched, 0):
+        opened = Store(one.evaluation / "review.sqlite")
+    put(opened, matched, "Li", ["other"] * 6)
+    opened.close()
+    found = [people.results(runs, people.match(runs)) for runs in (there, back)]
+    assert found[0] == found[1]
+    assert (found[0].other, found[0].other_better) == ("other", 6)
+    assert "other better than one" in headline(found[0], "en")
+    written = [path.name for path in tmp_path.glob("*/evaluation/people-*.json")]
+    assert written == ["people-other.json"]
+    best = tmp_path / "best.jsonl"
+    assert people.export(back, people.match(back), "answers", str(best)).rows == 6
+    assert "焖1分钟" in best.read_text(encoding="utf-8")
+
+
+def test_votes_from_before_a_run_had_its_name_are_met_again(tmp_path):
+    """They stand with the run that was the first by name then."""
+    late, early = people_run(tmp_path / "z"), people_run(tmp_path / "m", tuned="焖")
+    matched = people.match([early, late])
+    assert matched.one == "m"
+    opened = Store(early.evaluation / "review.sqlite")
+    put(opened, matched, "Li", ["one"] * 4)
+    opened.close()
+    late.path.rename(tmp_path / "a")
+    runs = [Run(tmp_path / "a"), early]
+    for order in (runs, runs[::-1]):
+        found = people.results(order, people.match(order))
+        assert (found.one, found.other, found.one_better) == ("m", "a", 4)

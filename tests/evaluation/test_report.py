@@ -257,3 +257,38 @@ def test_bars_stay_inside():
     assert "M40.00 30H60.00" in svg
     assert max(float(x) for x in re.findall(r"[MH](\d+\.\d+)", svg)) <= 100
     assert "nan" not in interval_bars(Estimate(0.0), Estimate(0.0), 0.0)
+
+
+def with_losses(run: Run, losses: int) -> str:
+    """Return the page of ``run`` with so many losses, and no other examples."""
+    path = run.evaluation / "results.json"
+    results = json.loads(path.read_text())
+    loss = {**results["examples"][0], "why": "loss"}
+    results["examples"] = [{**loss, "row": i, "question": f"loss {i}"} for i in range(losses)]
+    path.write_text(json.dumps(results))
+    return write_report(run).read_text(encoding="utf-8")
+
+
+def test_of_many_losses_it_is_said_how_many_are_shown_and_where_the_rest_is(tmp_path):
+    run = made_run(tmp_path / "r")
+    html = with_losses(run, 23)
+    assert html.count('class="example"') == 8
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", html))
+    assert "The worst losses退步最大的 (8 of 2323 条中的 8 条)" in text
+    assert "All 23 are in the run's evaluation/results.json" in html.replace("&#39;", "'")
+    few = with_losses(run, 8)
+    assert few.count('class="example"') == 8
+    assert "results.json" not in few
+
+
+@pytest.mark.parametrize(("level", "said"), [("some", "Some of what the base"), ("none", "")])
+def test_what_was_forgotten_in_part_is_noted_at_the_top(tmp_path, level, said):
+    run = made_run(tmp_path / "r")
+    made_measures(run.evaluation)
+    path = run.evaluation / "forgetting.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "level": level}))
+    html = write_report(run).read_text(encoding="utf-8")
+    hero = html[html.index('class="hero') : html.index('<dl class="tiles">')]
+    assert ("see “Forgetting” below" in hero) == bool(said)
+    assert said in hero
+    assert "lost much" not in hero

@@ -207,3 +207,20 @@ def test_the_page_holds_all_in_both_languages_and_loads_nothing(tmp_path, poor):
     assert "is better than poor" in text
     assert "比 poor 好" in text
     assert not re.search(r"(src|href)=|https?://|@import|url\(", text)
+
+
+def test_only_a_page_of_ours_is_replaced(tmp_path, poor):
+    found = compare_runs([poor, evaluated_run(tmp_path / "good", 0.9)])
+    page, folder = tmp_path / "both.html", tmp_path / "folder.html"
+    folder.mkdir()
+    poor.report.write_text("<html><title>a report</title></html>", encoding="utf-8")
+    for path in (poor.report, folder):
+        with pytest.raises(RunError, match=path.name) as told:
+            write_page(found, path)
+        assert told.value.key == "error.compare_not_ours"
+    assert "a report" in poor.report.read_text(encoding="utf-8")
+    write_page(found, page)
+    first = page.read_text(encoding="utf-8")
+    page.write_text(first.replace("</body>", "old</body>"), encoding="utf-8")
+    write_page(found, page)
+    assert page.read_text(encoding="utf-8") == first

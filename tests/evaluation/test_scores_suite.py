@@ -158,3 +158,20 @@ def test_results_name_what_was_counted_and_older_ones_still_load(tmp_path):
     data["suite"] = {"name": "default", "version": 1, "scores": ["exact_match"]}
     path.write_bytes(orjson.dumps(data))
     assert load_results(path).suite != results.suite
+
+
+def test_a_suite_file_that_is_missing_is_called_a_suite_file(tmp_path):
+    path = tmp_path / "tale.yaml"
+    for language, said, other in (("en", "suite file", "recipe"), ("zh", "评测套件", "配方")):
+        for name in ("none.yaml", "tael.yaml"):
+            with pytest.raises(RecipeError) as told:
+                load_suite(str(tmp_path / name))
+            sentence = told.value.sentence(language)
+            assert said in sentence
+            assert other not in sentence
+            assert str(tmp_path / name) in sentence
+        path.touch()
+    assert "tale.yaml" in sentence, "the one that was probably meant"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match="A suite is"):
+        load_suite(str(path))

@@ -1,9 +1,11 @@
 """Times, by a clock of our own and with a real model."""
 
+import mmap
 from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from made_pair import made_pair
@@ -92,3 +94,34 @@ def test_a_file_of_another_version_is_a_sentence(tmp_path):
     (tmp_path / "speed.json").write_text("[]")
     with pytest.raises(RunError, match="weitiao eval"):
         load_speed(tmp_path / "speed.json")
+
+
+def test_the_memory_is_the_most_that_was_held_meanwhile(timed, tmp_path, monkeypatch):
+    if not speed._begin_peak(torch.device("cpu")):
+        pytest.skip("this system does not begin its count of the most memory anew")
+    size = 200 << 20
+
+    def hold(count: int) -> None:
+        # Pages of their own: the heap may have as many that it was given back.
+        with mmap.mmap(-1, count) as held:
+            for page in range(0, count, mmap.PAGESIZE):
+                held[page] = 1
+
+    # What was held and given back before is no part of it.
+    hold(3 * size)
+    greedy = Both.greedy
+
+    def hungry(self, voice, *given, **more):
+        hold(size if voice is self.tuned else 1)
+        return greedy(self, voice, *given, **more)
+
+    monkeypatch.setattr(Both, "greedy", hungry)
+    found = timed(tmp_path / "speed.json", (0.01, 0.001), (0.01, 0.001))
+    rise = found.tuned.memory_bytes - found.base.memory_bytes
+    assert 0.9 * size < rise < 1.5 * size
+
+
+def test_where_the_most_cannot_be_told_it_is_what_is_held(timed, tmp_path, monkeypatch):
+    monkeypatch.setattr(speed, "_begin_peak", lambda device: False)
+    found = timed(tmp_path / "speed.json", (0.01, 0.001), (0.01, 0.001))
+    assert found.base.memory_bytes == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)

@@ -1,14 +1,18 @@
 """What the verdict claims: several scores are no more chances, and how many rows would tell."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
-from test_compare import OPTIONS, POEMS, both
+import pytest
+from test_compare import OPTIONS, POEMS, answered, both
 
 from weitiao.evaluation import compare as comparing
+from weitiao.evaluation.answers import Answered
 from weitiao.evaluation.compare import ScoreResult, compare
 from weitiao.evaluation.present import verdict_sentence
 from weitiao.evaluation.resample import Estimate
+from weitiao.evaluation.suite import Suite
 from weitiao.words import LANGUAGES
 
 
@@ -60,3 +64,40 @@ def test_no_number_of_rows_tells_what_is_not_there():
     assert noisy(20, 0.0001).verdict.more_rows is None
     assert compare(*both(POEMS, POEMS, POEMS), OPTIONS).verdict.more_rows is None
     assert noisy(20, 2.0).verdict.more_rows is None
+
+
+SMALL = Suite("small", 1, ("answer_loss", "exact_match", "length"))
+LABELS = ["好评", "差评", "中评"] * 20
+
+
+def simulated(seed: int, wanted: list[str], right: float = 0.5, gain: float = 0.0) -> str:
+    """Return the verdict on two models that answer by chance, some rows being harder.
+
+    The second is right in ``right`` of the rows, the first in half of them, and the second's
+    loss is lower by ``gain``.
+    """
+    rng = np.random.default_rng(seed)
+    hard = rng.normal(20, 5, len(wanted))
+
+    def side(share: float, better: float) -> list[Answered]:
+        losses = hard + rng.normal(-better, 3, len(wanted))
+        return [
+            answered(i, w if rng.random() < share else "不知道", w, loss=float(losses[i]))
+            for i, w in enumerate(wanted)
+        ]
+
+    options = OPTIONS.model_copy(update={"resamples": 100, "seed": seed})
+    return compare(side(0.5, 0.0), side(right, gain), options, SMALL).verdict.outcome
+
+
+@pytest.mark.parametrize("wanted", [LABELS, POEMS], ids=["labels", "text"])
+def test_the_whole_comparison_finds_what_is_there_and_little_else(wanted: list[str]) -> None:
+    """200 models against their like, and 50 against better ones, all the way from the answers."""
+    alike = Counter(simulated(seed, wanted) for seed in range(200))
+    assert set(alike) <= {"same", "better", "worse"}
+    assert alike["better"] <= 10, alike
+    assert alike["worse"] <= 10, alike
+    # By the normal approximation these are found in 90% (text) and more.
+    better = Counter(simulated(seed, wanted, 0.85, 2.2) for seed in range(50))
+    assert better["better"] >= 40, better
+    assert better["worse"] == 0

@@ -119,7 +119,7 @@ def test_all_problems_are_told_at_once_in_chinese_too():
             "a: 1\nb:\n  c: 1\n  c: 2\na: 3\n",
             "recipe.yaml:4:3 b.c: this key already stands in line 3",
         ),
-        ("- 1\n", "recipe.yaml:1:1: a recipe is made of lines"),
+        ("- 1\n", "recipe.yaml:1:1: this file is to be made of lines"),
         ("a: &x\n  b: *x\n", "contains itself"),
         ("a: *nowhere\n", "recipe.yaml:1:4"),
         ("a: \x00", "not valid YAML"),

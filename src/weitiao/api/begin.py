@@ -269,10 +269,15 @@ def _change(
 
 
 def _differences(begun: Any, asked: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield (key, value then, value now) of what was given in ``asked`` and differs."""
+    """Yield (key, value then, value now) of what was given in ``asked`` and differs.
+
+    Nothing, given for what a plan settles, leaves it as it was settled; else it unsets the option.
+    """
+    from weitiao.plan.resolved import derived
+
     for name in sorted(asked.model_fields_set - {"path", "description"}):
         before, now = getattr(begun, name), getattr(asked, name)
         if hasattr(now, "model_fields_set"):
             yield from _differences(before, now, f"{prefix}{name}.")
-        elif now is not None and before != now:
+        elif before != now and (now is not None or not derived(f"{prefix}{name}")):
             yield f"{prefix}{name}", before, now

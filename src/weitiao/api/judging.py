@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weitiao.api.begin import log_of, recipe_of
@@ -11,7 +10,6 @@ from weitiao.events import Listener
 from weitiao.runs import Run
 
 if TYPE_CHECKING:
-    from weitiao.evaluation.answers import Answered
     from weitiao.evaluation.judge import Judged
     from weitiao.plan.recipe import Recipe
 
@@ -27,6 +25,7 @@ def judge(run: Run, listeners: tuple[Listener, ...] = ()) -> Judged | None:
         RunError: another process works on this run.
     """
     from weitiao.api.data import endpoint
+    from weitiao.evaluation.common_rows import kept_answers
     from weitiao.evaluation.judge import judge_answers, load_judged, settings_of
     from weitiao.evaluation.suite import load_suite
 
@@ -41,7 +40,7 @@ def judge(run: Run, listeners: tuple[Listener, ...] = ()) -> Judged | None:
             known = None  # None yet, or another version's.
         try:
             suite = load_suite(recipe.evaluate.suite)
-            base, tuned = (_answers(run.evaluation / f"{s}.jsonl") for s in ("base", "tuned"))
+            base, tuned = (kept_answers(run.evaluation / f"{s}.jsonl") for s in ("base", "tuned"))
             if known is not None and known.settings == settings_of(recipe, suite, base, tuned):
                 return known
             require_judge(recipe)
@@ -50,14 +49,6 @@ def judge(run: Run, listeners: tuple[Listener, ...] = ()) -> Judged | None:
         except WeitiaoError as error:
             log.emit("judge.failed", path=str(run.path), cause=error.sentence())
             return None
-
-
-def _answers(path: Path) -> list[Answered]:
-    from weitiao.evaluation.answers import read_answers
-
-    if not path.is_file():
-        raise RunError("error.people_no_answers", path=path)
-    return read_answers(path)
 
 
 def require_judge(recipe: Recipe) -> None:

@@ -48,7 +48,7 @@ def review(
         raise RecipeError("cli.usage.two_runs", number=len(runs))
     if results and export is not None:
         raise RecipeError("cli.usage.export_or_results")
-    written, number = one_of("--as", form, FORMS), _port(port)
+    written, number = one_of("--as", form, FORMS), port_number(port)
     most = None if rows is None else whole("--rows", rows)
     console, opened = screen(), [api.open_run(run) for run in runs]
     matched = people.match(opened, most)
@@ -109,7 +109,12 @@ def _show_results(console: Console, runs: list["Run"], matched: "Match") -> bool
     return True
 
 
-def _port(text: str) -> int:
+def port_number(text: str) -> int:
+    """Return the port that was typed.
+
+    Raises:
+        RecipeError: it is none.
+    """
     if text.isdecimal() and int(text) <= _LAST_PORT:
         return int(text)
     raise RecipeError("cli.usage.port", value=text)

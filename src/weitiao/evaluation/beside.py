@@ -58,15 +58,18 @@ def write_measure(path: Path, measure: Any) -> None:
     write_atomic(path, orjson.dumps(asdict(measure), option=orjson.OPT_INDENT_2))
 
 
-def read_measure(
-    path: Path, kind: type[Measure], otherwise: str = "error.results_unreadable"
-) -> Measure:
-    """Read what :func:`write_measure` wrote; ``otherwise`` is said where it is something else.
+def reader(
+    kind: type[Measure], otherwise: str = "error.results_unreadable"
+) -> Callable[[Path], Measure]:
+    """Return a function that reads what :func:`write_measure` wrote.
 
-    Raises:
-        RunError: the file is missing or is not of this version.
+    It raises RunError, which says ``otherwise``, where the file is missing or not of this version.
     """
-    try:
-        return TypeAdapter(kind).validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise RunError(otherwise, path=path) from error
+
+    def read(path: Path) -> Measure:
+        try:
+            return TypeAdapter(kind).validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise RunError(otherwise, path=path) from error
+
+    return read

@@ -8,19 +8,33 @@ from weitiao.errors import RunError
 from weitiao.evaluation.answers import Answered, read_answers
 
 
+def kept_answers(path: Path) -> list[Answered]:
+    """Return the answers of a file in a run's ``evaluation``.
+
+    Raises:
+        RunError: the file is missing or holds no answers.
+    """
+    try:
+        found = read_answers(path)
+    except OSError:
+        found = []
+    if found:
+        return found
+    # Where all is measured, weitiao eval would see nothing to do.
+    results = path.with_name("results.json")
+    key = "error.people_answers_lost" if results.exists() else "error.people_no_answers"
+    raise RunError(key, path=path, results=results, run=path.parent.parent)
+
+
 def asked_answers(path: Path) -> list[Answered]:
     """Return the answers of a file; a passage for continued pretraining asks nothing.
 
     Raises:
-        RunError: the file holds no answers.
+        RunError: the file is missing, or holds no answers or none to a question.
     """
-    try:
-        found = read_answers(path)
-    except OSError as error:
-        raise RunError("error.people_no_answers", path=path) from error
-    asked = [answered for answered in found if answered.prompt]
+    asked = [answered for answered in kept_answers(path) if answered.prompt]
     if not asked:
-        raise RunError("error.people_no_answers", path=path)
+        raise RunError("error.people_passages", path=path)
     return asked
 
 

@@ -10,7 +10,7 @@ import orjson
 
 from weitiao.errors import DataError
 from weitiao.evaluation.answers import Answered, Answerer, answer_rows
-from weitiao.evaluation.beside import read_measure
+from weitiao.evaluation.beside import reader
 from weitiao.evaluation.categories import group
 from weitiao.evaluation.compare import Results, compare
 from weitiao.evaluation.suite import Suite
@@ -82,10 +82,5 @@ def held_out(count: int, rows: int, seed: int) -> list[int]:
     return sorted(random.Random(seed).sample(range(count), min(rows, count)))
 
 
-def load_results(path: Path) -> Results:
-    """Read ``results.json``.
-
-    Raises:
-        RunError: the file is missing or is not a results file of this version.
-    """
-    return read_measure(path, Results)
+load_results = reader(Results)
+"""Read ``results.json``; RunError where it is missing or is not of this version."""

@@ -11,8 +11,6 @@ from weitiao.evaluation import scores
 from weitiao.evaluation.answers import Answered
 from weitiao.evaluation.suite import SCORES, SPECIAL_SCORES, Kind, Score
 
-LOSSES_SHOWN = 8
-
 RIGHT_OR_WRONG = (
     "json_fields", "exact_match", "normalised_match", "label_accuracy", "number_match",
 )  # fmt: skip
@@ -24,7 +22,7 @@ Why = Literal["random", "gain", "loss"]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Two answers side by side. ``why``: drawn by lot, or among the largest gains or losses.
+    """Two answers side by side. ``why``: drawn by lot, or among the largest gains, or a loss.
 
     ``base_score`` and ``tuned_score`` are the row's values of ``Results.example_score``.
     """
@@ -78,16 +76,16 @@ def turned(pairs: Pairs, score: Score) -> Turned | None:
 
 
 def examples(pairs: Pairs, score: Score, count: int, seed: int) -> tuple[Example, ...]:
-    """Return the worst losses, the largest gains, and ``count`` rows drawn from all by lot.
+    """Return all losses, the ``count`` largest gains, and ``count`` rows drawn from all by lot.
 
-    Losses, of which up to :data:`LOSSES_SHOWN` are shown, begin with what was right before.
+    Losses begin with what was right before, the worst first.
     """
     by_gain = sorted(
         ((tuned - base, base != 1, (b, t)) for b, t in pairs for base, tuned in _both(score, b, t)),
         key=lambda found: found[0],
     )
     of_loss = sorted((f for f in by_gain if f[0] < 0), key=lambda found: found[1])
-    losses = [pair for _, _, pair in of_loss[: LOSSES_SHOWN if count else 0]]
+    losses = [pair for *_, pair in of_loss]
     gains = [pair for gain, _, pair in reversed(by_gain) if gain > 0][:count]
     lot = random.Random(seed).sample(list(pairs), min(count, len(pairs)))
     value = _value_by(score)

@@ -16,7 +16,7 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from weitiao.errors import RecipeError, RunError
-from weitiao.evaluation.beside import read_measure, write_measure
+from weitiao.evaluation.beside import reader, write_measure
 from weitiao.evaluation.compare import Change
 from weitiao.evaluation.resample import holm
 from weitiao.events import EventLog
@@ -71,13 +71,8 @@ class LmEval:
     seconds: float
 
 
-def load_lm_eval(path: Path) -> LmEval:
-    """Read ``lm_eval.json``.
-
-    Raises:
-        RunError: the file is missing or is not of this version.
-    """
-    return read_measure(path, LmEval, "error.lm_eval_unreadable")
+load_lm_eval = reader(LmEval, "error.lm_eval_unreadable")
+"""Read ``lm_eval.json``; RunError where it is missing or is not of this version."""
 
 
 @dataclass(frozen=True, slots=True)

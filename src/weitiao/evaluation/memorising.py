@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from weitiao.evaluation.beside import Both, read_measure, write_measure
+from weitiao.evaluation.beside import Both, reader, write_measure
 from weitiao.evaluation.units import ngrams, units
 from weitiao.events import EventLog
 from weitiao.records.options import Reasoning
@@ -73,13 +73,8 @@ class _Row:
         return min(len(self.answer) + SLACK, MOST_TOKENS)
 
 
-def load_memorising(path: Path) -> Memorising:
-    """Read ``memorising.json``.
-
-    Raises:
-        RunError: the file is missing or is not of this version.
-    """
-    return read_measure(path, Memorising)
+load_memorising = reader(Memorising)
+"""Read ``memorising.json``; RunError where it is missing or is not of this version."""
 
 
 def measure_memorising(

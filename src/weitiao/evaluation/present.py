@@ -1,6 +1,6 @@
 """Results in words and written numbers, for the terminal and the report alike."""
 
-from weitiao.evaluation.compare import Category, Results
+from weitiao.evaluation.compare import Category, Results, ScoreResult
 from weitiao.evaluation.resample import Estimate
 from weitiao.evaluation.suite import form_of
 from weitiao.words import Language, say
@@ -53,19 +53,26 @@ def written_interval(name: str, estimate: Estimate, language: Language | None = 
     return written_change(name, estimate.low, estimate.high, language=language)
 
 
+def in_numbers(line: ScoreResult, language: Language | None = None) -> dict[str, str]:
+    """Return what sentences say of a score: its name, both values, the change, its interval."""
+    return {
+        "score": score_name(line.name, language),
+        "base": written(line.name, line.base.value),
+        "tuned": written(line.name, line.tuned.value),
+        "change": written_change(line.name, line.difference.value, language=language),
+        "interval": written_interval(line.name, line.difference, language),
+    }
+
+
 def verdict_sentence(results: Results, language: Language | None = None) -> str:
     """Return the verdict in one sentence, with its numbers."""
     verdict = results.verdict
     if verdict.outcome == "cannot_tell":
         return say("verdict.cannot_tell", language, rows=verdict.rows)
-    line = results.score(verdict.score)
     said = say(
         f"verdict.{verdict.outcome}",
         language,
-        score=score_name(verdict.score, language),
-        base=written(line.name, line.base.value),
-        tuned=written(line.name, line.tuned.value),
-        interval=written_interval(line.name, line.difference, language),
+        **in_numbers(results.score(verdict.score), language),
         rows=verdict.rows,
         confidence=f"{100 * results.confidence:g}%",
     )
@@ -82,14 +89,7 @@ def _about(rows: int) -> str:
 
 def caution_sentence(results: Results, name: str, language: Language | None = None) -> str:
     """Return the sentence for one of ``results.verdict.cautions``: a score that got worse."""
-    line = results.score(name)
-    return say(
-        "verdict.caution",
-        language,
-        score=score_name(name, language),
-        base=written(name, line.base.value),
-        tuned=written(name, line.tuned.value),
-    )
+    return say("verdict.caution", language, **in_numbers(results.score(name), language))
 
 
 def category_name(category: Category, language: Language | None = None) -> str:
@@ -110,13 +110,6 @@ def worst_category_sentence(results: Results, language: Language | None = None) 
     worse = [c for c in results.categories if c.line.change == "worse"]
     if not worse:
         return ""
-    line = worse[0].line
-    return say(
-        "report.worst_category",
-        language,
-        name=category_name(worse[0], language),
-        rows=line.rows,
-        score=score_name(line.name, language),
-        base=written(line.name, line.base.value),
-        tuned=written(line.name, line.tuned.value),
-    )
+    line, name = worse[0].line, category_name(worse[0], language)
+    numbers = in_numbers(line, language)
+    return say("report.worst_category", language, name=name, rows=line.rows, **numbers)

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from weitiao.evaluation.beside import Both, read_measure, write_measure
+from weitiao.evaluation.beside import Both, reader, write_measure
 from weitiao.evaluation.forgetting.probe import load_probe
 from weitiao.records.record import Message
 
@@ -37,8 +37,9 @@ class Pace:
     after it, both the median of ``streams`` answers given one at a time without an end;
     ``long_seconds``: for an answer of :data:`LONG` tokens, by these two where ``extrapolated``
     (from at least 32 tokens), else measured. ``batch_tokens_per_second``: with several answers
-    at once. ``memory_bytes``: the most of a GPU's memory, or what the process holds on a CPU;
-    the other model is in it where the two share no weights.
+    at once. ``memory_bytes``: the most held meanwhile, of a GPU's memory or by the process on a
+    CPU (where the system is not Linux: what it held at the end); the other model is in it where
+    the two share no weights.
     """
 
     first_token_seconds: float
@@ -68,13 +69,8 @@ class Speed:
     long_tokens: int
 
 
-def load_speed(path: Path) -> Speed:
-    """Read ``speed.json``.
-
-    Raises:
-        RunError: the file is missing or is not of this version.
-    """
-    return read_measure(path, Speed)
+load_speed = reader(Speed)
+"""Read ``speed.json``; RunError where it is missing or is not of this version."""
 
 
 def measure_speed(both: Both, path: Path) -> Speed:
@@ -99,11 +95,8 @@ def measure_speed(both: Both, path: Path) -> Speed:
 
 
 def _pace(both: Both, voice: "Voice", prompts: list[list[int]]) -> Pace:
-    import torch
-
     device = voice.model.device
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    most = _begin_peak(device)
     # What is made once, such as kernels and buffers, is no part of the pace.
     both.greedy(voice, prompts[:1], 2, stops=False)
     streams: list[list[float]] = []
@@ -116,7 +109,7 @@ def _pace(both: Both, voice: "Voice", prompts: list[list[int]]) -> Pace:
     whole = all(len(s) == LONG for s in streams)
     long = median(s[-1] for s in streams) if whole else first + (LONG - 1) / rate
     batch = _batch_rate(both, voice, prompts)
-    return Pace(first, rate, long, not whole, len(streams), batch, _held(device))
+    return Pace(first, rate, long, not whole, len(streams), batch, _held(device, most=most))
 
 
 def _stream(voice: "Voice", prompt: list[int]) -> list[float]:
@@ -144,13 +137,32 @@ def _batch_rate(both: Both, voice: "Voice", prompts: list[list[int]]) -> float:
     return len(batch) * BATCH_TOKENS / min(spent)
 
 
-def _held(device: "torch.device") -> int:
+def _begin_peak(device: "torch.device") -> bool:
+    """Forget the most memory held so far; return whether the most from now on can be told."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    try:
+        # The kernel's count of the most pages begins anew; Linux alone has this.
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
+def _held(device: "torch.device", *, most: bool) -> int:
+    """Return the bytes held: the most since :func:`_begin_peak`, or now."""
     import psutil  # type: ignore[import-untyped]
     import torch
 
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return int(psutil.Process().memory_info().rss)
+    if not most:
+        return int(psutil.Process().memory_info().rss)
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    return int(status.split("VmHWM:")[1].split(maxsplit=1)[0]) << 10
 
 
 def _name(device: "torch.device") -> str:

@@ -322,7 +322,7 @@ def load_suite(which: str = DEFAULT) -> Suite:
         path = Path(which)
         if path.suffix.lower() not in (".yaml", ".yml"):
             raise RecipeError("error.suite_unknown", name=which, names=", ".join(suite_names()))
-    data, positions = load_yaml(path)
+    data, positions = load_yaml(path, "suite")
     source = Source(str(path), positions)
     asked = validated(_SuiteFile, data, source, _unknown_scores(data, source))
     if not asked.scores:

@@ -37,6 +37,11 @@ _DERIVED: dict[tuple[str, ...], str] = {
 """Options that the plan fills in: where each stands in the recipe → the plan's field."""
 
 
+def derived(setting: str) -> bool:
+    """Return whether ``setting`` (``train.epochs``) is the plan's to decide where it is left out."""
+    return tuple(setting.split(".")) in _DERIVED
+
+
 OF_THE_JUDGE = (
     *(f"evaluate.judge.{name}" for name in JudgeOptions.model_fields),
     *(f"endpoint.{name}" for name in EndpointOptions.model_fields),

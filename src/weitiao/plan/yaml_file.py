@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -49,8 +49,12 @@ class Source:
         return self.name
 
 
-def load_yaml(path: Path) -> tuple[dict[str, Any], Positions]:
+def load_yaml(
+    path: Path, kind: Literal["recipe", "suite"] = "recipe"
+) -> tuple[dict[str, Any], Positions]:
     """Return the mapping in ``path`` as plain data, and the position of each of its values.
+
+    ``kind``: what the file is to be, for error messages.
 
     YAML 1.2: ``2e-4`` is a number, ``no`` a word; dates stay text, keys are always text.
 
@@ -63,10 +67,10 @@ def load_yaml(path: Path) -> tuple[dict[str, Any], Positions]:
     except FileNotFoundError as cause:
         names = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
         near = ", ".join(get_close_matches(path.name, names))
-        key = "error.yaml_missing_near" if near else "error.yaml_missing"
+        key = f"error.yaml_missing_near.{kind}" if near else f"error.yaml_missing.{kind}"
         raise RecipeError(key, path=path, near=near) from cause
     except (OSError, UnicodeDecodeError) as cause:
-        raise RecipeError("error.yaml_not_text", path=path) from cause
+        raise RecipeError(f"error.yaml_not_text.{kind}", path=path) from cause
     return parse_yaml(text, str(path))
 
 

@@ -5,12 +5,7 @@ from dataclasses import dataclass
 
 from weitiao.evaluation.compare import ScoreResult
 from weitiao.evaluation.comparing.runs import Against, Column, RunsCompared
-from weitiao.evaluation.present import (
-    score_name,
-    written,
-    written_change,
-    written_interval,
-)
+from weitiao.evaluation.present import in_numbers, score_name, written
 from weitiao.evaluation.resample import Estimate
 from weitiao.words import Language, say
 
@@ -74,33 +69,18 @@ def verdict_sentences(
             key = "compare.verdict.cannot_tell"
             yield say(key, language, **names, rows=results.rows), verdict.outcome
             continue
-        line = results.score(verdict.score)
         said = say(
             f"compare.verdict.{verdict.outcome}",
             language,
             **names,
-            score=score_name(line.name, language),
-            before=written(line.name, line.base.value),
-            after=written(line.name, line.tuned.value),
-            change=written_change(line.name, line.difference.value, language=language),
-            interval=written_interval(line.name, line.difference, language),
+            **in_numbers(results.score(verdict.score), language),
             confidence=f"{100 * results.confidence:g}%",
             rows=results.rows,
         )
         yield said, verdict.outcome
         for name in verdict.cautions:
-            line = results.score(name)
-            yield (
-                say(
-                    "compare.caution",
-                    language,
-                    **names,
-                    score=score_name(name, language),
-                    before=written(name, line.base.value),
-                    after=written(name, line.tuned.value),
-                ),
-                "caution",
-            )
+            numbers = in_numbers(results.score(name), language)
+            yield say("compare.caution", language, **names, **numbers), "caution"
 
 
 def pair_lines(
@@ -109,16 +89,8 @@ def pair_lines(
     """Yield each score on the rows in common: name, first run, this one, change, interval."""
     results = against.results
     for line in (*results.scores, *results.fields):
-        yield (
-            line,
-            (
-                score_name(line.name, language),
-                written(line.name, line.base.value),
-                written(line.name, line.tuned.value),
-                written_change(line.name, line.difference.value, language=language),
-                written_interval(line.name, line.difference, language),
-            ),
-        )
+        score, before, after, change, interval = in_numbers(line, language).values()
+        yield line, (score, before, after, change, interval)
 
 
 def _scores(columns: tuple[Column, ...], language: Language | None) -> Iterator[Line]:

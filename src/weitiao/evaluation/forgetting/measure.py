@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from weitiao.errors import ModelError
-from weitiao.evaluation.beside import Both, read_measure, write_measure
+from weitiao.evaluation.beside import Both, reader, write_measure
 from weitiao.evaluation.compare import FEWEST_ROWS
 from weitiao.evaluation.forgetting.probe import (
     PROBE_VERSION,
@@ -86,13 +86,8 @@ class Forgetting:
     seconds: float
 
 
-def load_forgetting(path: Path) -> Forgetting:
-    """Read ``forgetting.json``.
-
-    Raises:
-        RunError: the file is missing or is not of this version.
-    """
-    return read_measure(path, Forgetting)
+load_forgetting = reader(Forgetting)
+"""Read ``forgetting.json``; RunError where it is missing or is not of this version."""
 
 
 def measure_forgetting(

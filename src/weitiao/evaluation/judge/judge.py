@@ -16,6 +16,7 @@ from weitiao.endpoint import Answer, Endpoint, EndpointError
 from weitiao.errors import DataError, RecipeError
 from weitiao.evaluation.answers import Answered
 from weitiao.evaluation.evaluate import held_out
+from weitiao.evaluation.judge.budget import REPLY_TOKENS, Budget, cost, require_within
 from weitiao.evaluation.judge.prompts import (
     LEVELS,
     PROMPT_VERSION,
@@ -37,9 +38,6 @@ from weitiao.plan.recipe import Recipe
 from weitiao.records.files import write_atomic
 
 _ORDERS = 2
-_REPLY_TOKENS = 120
-"""About what a reply takes: ten numbers in JSON and a sentence."""
-
 _TOKENS_A_UNIT = 1.3
 """Of an English word, by common tokenizers; a Han character takes less."""
 
@@ -78,7 +76,7 @@ def judge_answers(
 
     Raises:
         DataError: no row has two answers.
-        RecipeError: more is expected, or was spent, than the settings allow.
+        RecipeError: more is expected, or could be spent, than the settings allow.
         EndpointError: the judge cannot be asked, or answers nothing that can be read. What it
             answered is in the endpoint's cache.
         RunError: the verdict cannot be written.
@@ -91,13 +89,13 @@ def judge_answers(
     drawn = [pairs[i] for i in held_out(len(pairs), options.judge.rows, options.seed)]
     levels = levels_for(suite)
     expected = _expected(drawn, levels, options.judge)
-    _require_within(options.judge, *expected)
+    require_within(options.judge, *expected)
     events.emit(
         "judge.estimate",
         rows=len(drawn),
         requests=_ORDERS * len(drawn),
         tokens=sum(expected),
-        cost=_cost(options.judge, *expected),
+        cost=cost(options.judge, *expected),
     )
     asked = _ask_all(drawn, endpoint, options.judge, levels, events)
     judged = _judged(asked, levels, options, endpoint, settings_of(recipe, suite, base, tuned))
@@ -140,7 +138,7 @@ def require_affordable(recipe: Recipe) -> None:
     needed = _ORDERS * min(judge.rows, recipe.evaluate.rows)
     if needed > most:
         raise RecipeError("error.judge_requests", needed=needed, limit=most)
-    if judge.max_cost is not None and _cost(judge, 0, 0) is None:
+    if judge.max_cost is not None and cost(judge, 0, 0) is None:
         raise RecipeError("error.judge_no_price")
 
 
@@ -152,24 +150,7 @@ def _expected(
     for base, tuned in pairs:
         (message,) = request(base, base.answer, tuned.answer, levels, judge.instructions)
         sent += round(_TOKENS_A_UNIT * len(units(message["content"], punctuation=True)))
-    return _ORDERS * sent, _ORDERS * len(pairs) * _REPLY_TOKENS
-
-
-def _cost(judge: JudgeOptions, sent: int, answered: int) -> float | None:
-    if judge.price_in is None and judge.price_out is None:
-        return None
-    return (sent * (judge.price_in or 0) + answered * (judge.price_out or 0)) / 1e6
-
-
-def _require_within(judge: JudgeOptions, sent: int, answered: int, *, spent: bool = False) -> None:
-    """Raise where more tokens or money are expected, or were ``spent``, than is allowed."""
-    tokens, cost = sent + answered, _cost(judge, sent, answered)
-    if judge.max_tokens_total is not None and tokens > judge.max_tokens_total:
-        key = "error.judge_tokens_spent" if spent else "error.judge_tokens"
-        raise RecipeError(key, needed=f"{tokens:,}", limit=f"{judge.max_tokens_total:,}")
-    if judge.max_cost is not None and cost is not None and cost > judge.max_cost:
-        key = "error.judge_cost_spent" if spent else "error.judge_cost"
-        raise RecipeError(key, needed=f"{cost:.4g}", limit=f"{judge.max_cost:g}")
+    return _ORDERS * sent, _ORDERS * len(pairs) * REPLY_TOKENS
 
 
 def _ask_all(
@@ -180,12 +161,10 @@ def _ask_all(
     events: EventLog,
 ) -> list[_Asked]:
     asked: list[_Asked] = []
-    verdicts = 0
-    for one in endpoint.map(lambda pair: _ask(pair, endpoint, judge, levels), pairs):
+    verdicts, budget = 0, Budget(judge, endpoint)
+    for one in endpoint.map(lambda pair: _ask(pair, budget, judge, levels), pairs):
         asked.append(one)
         verdicts += isinstance(one.verdict, RowVerdict)
-        used = endpoint.usage
-        _require_within(judge, used.prompt_tokens, used.completion_tokens, spent=True)
         if not verdicts and len(asked) in (_PATIENCE, len(pairs)):
             raise _fault(one, endpoint)
         events.emit("judge.progress", done=len(asked), total=len(pairs))
@@ -198,7 +177,7 @@ def _fault(one: _Asked, endpoint: Endpoint) -> EndpointError:
     return last.error or EndpointError("error.judge_nonsense", model=endpoint.model, reply=said)
 
 
-def _ask(pair: Pair, endpoint: Endpoint, judge: JudgeOptions, levels: tuple[str, ...]) -> _Asked:
+def _ask(pair: Pair, budget: Budget, judge: JudgeOptions, levels: tuple[str, ...]) -> _Asked:
     """Ask about one row in both orders; a reply that cannot be read is asked for once more."""
     base, tuned = pair
     sampling = {} if judge.temperature is None else {"temperature": judge.temperature}
@@ -208,7 +187,7 @@ def _ask(pair: Pair, endpoint: Endpoint, judge: JudgeOptions, levels: tuple[str,
         messages = request(base, a, b, levels, judge.instructions)
         vote = None
         for _ in range(2):
-            answers.append(endpoint.answer(messages, **sampling))
+            answers.append(budget.ask(messages, **sampling))
             if answers[-1].error is not None:
                 return _Asked("no_answer", tuple(answers))
             if vote := read_vote(answers[-1].text, levels):
@@ -269,7 +248,7 @@ def _judged(
         cached=sum(answer.cached for answer in answers),
         prompt_tokens=sent,
         completion_tokens=answered,
-        cost=_cost(options.judge, sent, answered),
+        cost=cost(options.judge, sent, answered),
         settings=settings,
     )
 

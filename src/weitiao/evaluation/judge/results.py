@@ -1,10 +1,9 @@
 """What a judge said: the content of ``judge.json``."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from weitiao.evaluation.beside import read_measure
+from weitiao.evaluation.beside import reader
 from weitiao.evaluation.resample import Estimate
 
 Side = Literal["base", "tuned", "tie"]
@@ -77,10 +76,5 @@ class Judged:
     settings: str
 
 
-def load_judged(path: Path) -> Judged:
-    """Read ``judge.json``.
-
-    Raises:
-        RunError: the file is missing or was written by another version.
-    """
-    return read_measure(path, Judged, "error.judge_unreadable")
+load_judged = reader(Judged, "error.judge_unreadable")
+"""Read ``judge.json``; RunError where it is missing or is not of this version."""

@@ -4,12 +4,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from weitiao.evaluation.beside import read_measure
+from weitiao.evaluation.beside import reader
 from weitiao.evaluation.people.agreement import krippendorff_alpha
 from weitiao.evaluation.people.rows import Match
 from weitiao.evaluation.people.store import LEVELS, Better, Level, Vote
@@ -100,13 +99,8 @@ class People:
     seed: int
 
 
-def load_people(path: Path) -> People:
-    """Read ``people.json``.
-
-    Raises:
-        RunError: the file is missing or is not one of this version.
-    """
-    return read_measure(path, People, "error.people_unreadable")
+load_people = reader(People, "error.people_unreadable")
+"""Read ``people.json``; RunError where it is missing or is not of this version."""
 
 
 def count_votes(match: Match, votes: Sequence[Vote], options: EvaluateOptions) -> People | None:

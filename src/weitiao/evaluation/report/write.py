@@ -25,6 +25,8 @@ from weitiao.records.files import write_atomic
 from weitiao.runs import Run
 from weitiao.words import Language, language, say
 
+LOSSES_SHOWN = 8
+
 
 def write_report(run: Run) -> Path:
     """Write ``report.html`` of a run, whatever stage it has come to, and return its path.
@@ -62,6 +64,7 @@ def _environment() -> Environment:
         poem=_poem,
         say=say,
         infinity=inf,
+        losses_shown=LOSSES_SHOWN,
         categories_lead=_categories_lead,
         example_note=_example_note,
         settings=_settings,
