@@ -11,7 +11,7 @@ TORCH_PARTS := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cu
 	nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
 	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
-.PHONY: demo install check test test-slow test-gpu bench bench-records lock base-model clean
+.PHONY: demo install check test test-slow test-gpu bench bench-records lock base-model frontend clean
 
 demo: $(READY)
 	$(BIN)/weitiao demo
@@ -27,6 +27,7 @@ check: $(READY)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/pytest tests/test_rooms.py tests/test_words.py
+	./frontend/compare.sh
 
 test: $(READY)
 	$(BIN)/pytest
@@ -56,5 +57,9 @@ lock:
 base-model: $(READY)
 	cd base_model && PATH="$(CURDIR)/$(BIN):$$PATH" ./make.sh
 
+# Builds the chat page into the package again; needs node 20.19 or newer.
+frontend:
+	cd frontend && npm ci && npm run build
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) frontend/node_modules build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -5,12 +5,17 @@ import io
 import json
 import re
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from torch.distributed.run import get_args_parser
 
@@ -28,6 +33,8 @@ PAGES = {
     "docs/data.md": "docs/data.zh-CN.md",
     "docs/training.md": "docs/training.zh-CN.md",
     "docs/evaluation.md": "docs/evaluation.zh-CN.md",
+    "docs/export.md": "docs/export.zh-CN.md",
+    "docs/serving.md": "docs/serving.zh-CN.md",
 }
 BOTH = [*PAGES, *PAGES.values()]
 ALL = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "base_model").glob("*.md")]
@@ -35,14 +42,17 @@ ALL = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "base_model"
 SERVICE = "http://localhost:8000/v1"
 """Where the pages say that a service is; the tests ask one of their own instead."""
 
+SERVER = "http://127.0.0.1:8000"
+"""Where `weitiao serve` answers on the pages; in the tests it takes any port that is free."""
+
 _BLOCK = re.compile(r"^```(sh|python|yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 _SETTING = re.compile(r"`([a-z_.]+=[^`\s]+)`")
 _TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
-OTHERS = {"--logdir", *_FLAG.findall(get_args_parser().format_help())}
-"""Options of TensorBoard and torchrun."""
+OTHERS = {"--logdir", "--jinja", *_FLAG.findall(get_args_parser().format_help())}
+"""Options of TensorBoard, llama.cpp and torchrun."""
 
 
 def text_of(page: str) -> str:
@@ -52,6 +62,47 @@ def text_of(page: str) -> str:
 def blocks(page: str) -> list[tuple[str, str]]:
     """(language, text) of everything on the page that can be run or saved."""
     return _BLOCK.findall(text_of(page))
+
+
+@dataclass
+class Server:
+    """What the last `weitiao serve` of a page started; it ends with the next one, or the page."""
+
+    address: str = SERVER
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self, line: str) -> None:
+        self.end()
+        said, log = Path("serve.out"), Path("serve.log")
+        command = [str(Path(sys.executable).with_name("weitiao")), *shlex.split(line)[1:]]
+        with said.open("wb") as out, log.open("wb") as err:
+            self.process = subprocess.Popen([*command, "--port", "0"], stdout=out, stderr=err)
+        until = time.monotonic() + 120
+        while self.process.poll() is None and time.monotonic() < until:
+            found = re.search(r"http://127\.0\.0\.1:\d+", said.read_text(encoding="utf-8"))
+            if found and httpx2.get(f"{found[0]}/ready").status_code == 200:
+                self.address = found[0]
+                return
+            time.sleep(0.2)
+        pytest.fail(f"{line} does not get ready: {log.read_text(encoding='utf-8')}")
+
+    def end(self) -> None:
+        if self.process is None:
+            return
+        process, self.process = self.process, None
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(30) == 0, Path("serve.log").read_text(encoding="utf-8")
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def server(home: Path) -> Iterator[Server]:
+    started = Server()
+    yield started
+    started.end()
 
 
 @pytest.fixture
@@ -82,9 +133,15 @@ def service() -> Iterator[Service]:
         yield running
 
 
-def run_line(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def run_line(line: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run one command as it stands; only what would install or run these tests is looked at."""
-    if line.startswith("weitiao "):
+    if line.startswith("weitiao serve "):
+        server.start(line)
+    elif line.startswith("curl "):
+        if shutil.which("curl"):
+            asked = subprocess.run([*shlex.split(line), "-sS", "--fail", "--max-time", "60"])
+            assert asked.returncode == 0, line
+    elif line.startswith("weitiao "):
         monkeypatch.setattr(sys, "stdin", io.StringIO())  # a conversation ends at once
         assert cli.main(shlex.split(line)[1:]) == 0, line
     elif line.startswith("make "):
@@ -108,19 +165,22 @@ def save(text: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_everything_on_the_page_runs(
-    page: str, home: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+    page: str, home: Path, service: Service, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = blocks(page)
     assert len({language for language, _ in found}) >= 2, "the search finds too little"
     for language, text in found:
         if language == "sh":
             for line in text.splitlines():
-                run_line(line.replace(SERVICE, service.url), monkeypatch)
+                asked = line.replace(SERVICE, service.url).replace(SERVER, server.address)
+                run_line(asked, server, monkeypatch)
         elif language == "yaml":
             save(text)
         else:
-            exec(compile(text, page, "exec"), {})
+            exec(compile(text.replace(SERVER, server.address), page, "exec"), {})
     assert bool(service.requests) == (SERVICE in text_of(page))
+    if "\ncurl " in text_of(page) and not shutil.which("curl"):
+        pytest.skip("everything else ran, but curl is not installed")
 
 
 def test_a_quick_demo_runs(home: Path) -> None:

@@ -4,7 +4,7 @@ The rooms of the house, left to right. A room imports only rooms to its left;
 rooms parted by ``|`` never import each other. ``tests/test_rooms.py`` holds it.
 
     words < errors < events < endpoint < records < plan < runs < models
-    < training | evaluation < api < cli
+    < training | evaluation < export | serving < api < cli
 """
 
 __version__ = "0.1.0"
@@ -19,6 +19,7 @@ ROOM_ORDER = (
     ("runs",),
     ("models",),
     ("training", "evaluation"),
+    ("export", "serving"),
     ("api",),
     ("cli",),
 )

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from tiny import tiny_model
-from weitiao.models.conversation import Conversation, text_pieces
+from weitiao.models.conversation import Conversation
 from weitiao.models.generate import Sampling
 from weitiao.models.load import find_model, load_tokenizer
 from weitiao.models.pair import Voice
+from weitiao.models.pieces import text_pieces
 from weitiao.records.record import Message
 from weitiao.records.render import ChatFormat
 

@@ -28,15 +28,20 @@ from weitiao.api.data import (
     report_data,
     review,
 )
+from weitiao.api.exporting import Exported, export
+from weitiao.api.exporting import page as export_page
 from weitiao.api.judging import judge
 from weitiao.api.look import Shown, chat, kept_rows, require_trained, show
 from weitiao.api.planning import forecast
+from weitiao.api.serving import Ready, serve
 from weitiao.api.stages import evaluate, plan, report, run, split, train
 from weitiao.runs import open_run
 
 __all__ = [
+    "Exported",
     "Leaks",
     "Part",
+    "Ready",
     "Shown",
     "benchmark",
     "chat",
@@ -46,6 +51,8 @@ __all__ = [
     "draft",
     "endpoint",
     "evaluate",
+    "export",
+    "export_page",
     "export_review",
     "find_run",
     "forecast",
@@ -65,6 +72,7 @@ __all__ = [
     "review",
     "run",
     "runs",
+    "serve",
     "show",
     "split",
     "start",

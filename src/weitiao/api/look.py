@@ -94,11 +94,11 @@ def chat(run: Run, sampling: Sampling | None = None) -> Conversation:
         chat=formatted,
         decode=partial(tokenizer.decode, skip_special_tokens=True),
         sampling=sampling or Settings(),
-        system=_system_prompt(run),
+        system=system_prompt(run),
     )
 
 
-def _system_prompt(run: Run) -> str | None:
+def system_prompt(run: Run) -> str | None:
     """Return the system prompt that all training rows share, if they do."""
     from weitiao.records.prepare import load_records
 

@@ -24,8 +24,10 @@ from weitiao.cli.asked import (
 )
 from weitiao.cli.comparing import benchmark, compare
 from weitiao.cli.data import data_app
+from weitiao.cli.exporting import export
 from weitiao.cli.people import review
 from weitiao.cli.screen import screen, sentence, show, verbatim
+from weitiao.cli.serving import serve
 from weitiao.cli.usage import Command, Group
 from weitiao.runs import Run
 from weitiao.words import say
@@ -173,6 +175,8 @@ add_stage(app, "eval", "cli.help.eval")
 
 app.command("review", help="cli.help.people", cls=Command, rich_help_panel=STAGES)(review)
 app.command("compare", help="cli.help.compare", cls=Command, rich_help_panel=STAGES)(compare)
+app.command("export", help="cli.help.export_model", cls=Command, rich_help_panel=STAGES)(export)
+app.command("serve", help="cli.help.serve", cls=Command, rich_help_panel=STAGES)(serve)
 app.command("benchmark", help="cli.help.benchmark", cls=Command, rich_help_panel=STAGES)(benchmark)
 
 

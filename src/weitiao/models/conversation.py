@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from weitiao.models.generate import Sampling, stream
 from weitiao.models.pair import Voice
+from weitiao.models.pieces import text_pieces
 from weitiao.records.record import Message
 from weitiao.records.render import ChatFormat
 
@@ -58,22 +59,3 @@ class Conversation:
         with voice.speaking():
             tokens = stream(voice.model, prompt, self.sampling, self.chat.stop_ids)
             yield from text_pieces(self.decode, tokens)
-
-
-def text_pieces(decode: Callable[[Sequence[int]], str], tokens: Iterator[int]) -> Iterator[str]:
-    """Yield text as tokens complete it: a character cut between two tokens waits for its rest."""
-    ids: list[int] = []
-    shown = ""
-    for token in tokens:
-        ids.append(token)
-        text = decode(ids)
-        if text.endswith("\N{REPLACEMENT CHARACTER}"):
-            continue
-        if piece := text[len(shown) :]:
-            yield piece
-        shown = text
-        # A line that is done cannot change any more; decoding it again would cost its length.
-        if text.endswith("\n"):
-            ids, shown = [], ""
-    if ids and (rest := decode(ids)[len(shown) :]):
-        yield rest

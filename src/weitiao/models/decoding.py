@@ -167,9 +167,10 @@ class _Block:
             torch.from_numpy(x.astype(np.int64)).to(device)
             for x in (self._layout.ids, self._layout.positions)
         )
-        hidden_TD = self._hidden(ids_T, positions_T + self._attending.virtual, self._attend_prompts)
+        positions_T += self._attending.virtual
+        hidden_TD = hidden_states(self._network, ids_T, positions_T, self._attend_prompts)
         # A prompt that others go on with ends in what they share.
-        return self._head(hidden_TD[self._places_BL[:, -1]])
+        return logits(self._network, hidden_TD[self._places_BL[:, -1]])
 
     def step(self, next_B: torch.Tensor) -> torch.Tensor:
         self._ids_B[: self._rows] = next_B
@@ -227,33 +228,10 @@ class _Block:
         return close
 
     def _forward(self) -> torch.Tensor:
-        rows = self._rows
-        return self._head(
-            self._hidden(self._ids_B[:rows], self._positions_B[:rows], self._attend_block)
+        ids_B, positions_B = self._ids_B[: self._rows], self._positions_B[: self._rows]
+        return logits(
+            self._network, hidden_states(self._network, ids_B, positions_B, self._attend_block)
         )
-
-    def _head(self, hidden_BD: torch.Tensor) -> torch.Tensor:
-        head: Any = self._network.get_output_embeddings()
-        logits_BV: torch.Tensor = head(hidden_BD)
-        return logits_BV
-
-    def _hidden(
-        self, ids_T: torch.Tensor, positions_T: torch.Tensor, attending: Attend
-    ) -> torch.Tensor:
-        """Return what the head is given: [T, D], after the last norm."""
-        config = self._network.config
-        before, config._attn_implementation = config._attn_implementation, KEPT_ATTENTION
-        try:
-            found = self._network.get_decoder()(
-                inputs_embeds=self._network.get_input_embeddings()(ids_T)[None],
-                position_ids=positions_T[None],
-                use_cache=False,
-                attending=attending,
-            )
-        finally:
-            config._attn_implementation = before
-        hidden_1TD: torch.Tensor = found.last_hidden_state
-        return hidden_1TD[0]
 
     def _attend_prompts(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, layer: int
@@ -293,6 +271,32 @@ class _Block:
             scale=scale,
         )
         return out_BKGC.flatten(1, 2).to(q.dtype)
+
+
+def hidden_states(
+    network: PreTrainedModel, ids_T: torch.Tensor, positions_T: torch.Tensor, attending: Attend
+) -> torch.Tensor:
+    """Return what the head is given, [T, D], after the last norm; ``attending`` keeps the keys."""
+    config = network.config
+    before, config._attn_implementation = config._attn_implementation, KEPT_ATTENTION
+    try:
+        found = network.get_decoder()(
+            inputs_embeds=network.get_input_embeddings()(ids_T)[None],
+            position_ids=positions_T[None],
+            use_cache=False,
+            attending=attending,
+        )
+    finally:
+        config._attn_implementation = before
+    hidden_1TD: torch.Tensor = found.last_hidden_state
+    return hidden_1TD[0]
+
+
+def logits(network: PreTrainedModel, hidden_BD: torch.Tensor) -> torch.Tensor:
+    """Return the head's logits [B, V]."""
+    head: Any = network.get_output_embeddings()
+    logits_BV: torch.Tensor = head(hidden_BD)
+    return logits_BV
 
 
 def _kept_attention(

@@ -3,7 +3,7 @@
 Shapes: S scored tokens, of which n at a time; D hidden width, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -91,3 +91,18 @@ def _compare(
         kl_n = (base_nV.exp() * (base_nV - tuned_nV)).sum(1)
         parts.append(torch.stack([*losses, kl_n, agreed_n.float()], dim=1))
     return torch.cat(parts)
+
+
+@torch.no_grad()
+def log_probs(voice: Voice, samples: Sequence[Sample]) -> Iterator[torch.Tensor]:
+    """Yield what a model expects in place of each sample's scored tokens: log p, fp32 [n, V].
+
+    Chunks of :data:`LOGITS_AT_ONCE` in the order of the samples, which another model of the
+    same vocabulary gives with the same shapes.
+    """
+    head_VD = _head(voice)
+    chunk = max(1, LOGITS_AT_ONCE // len(head_VD))
+    for sample in samples:
+        hidden_SD = _scored_hidden(voice, flatten([sample]).to(head_VD.device))
+        for part_nD in hidden_SD.split(chunk):
+            yield (part_nD @ head_VD.T).log_softmax(1)

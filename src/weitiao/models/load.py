@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     HFValidationError,
     RepositoryNotFoundError,
@@ -229,7 +229,33 @@ def load_model(
     _require_numbers(source, model.named_parameters())
     compute_exactly(model)
     model.eval()
+    if getattr(model.config, "quantization_config", None) and quantization == "none":
+        # compressed-tensors unpacks the weights when the whole model is first called, which
+        # the engines never do: they call its layers.
+        with torch.inference_mode():
+            model(torch.zeros((1, 1), dtype=torch.long, device=device))
     return model
+
+
+def load_gguf(
+    file: Path, dtype: torch.dtype, device: torch.device
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return the model and the tokenizer of a GGUF file, its weights made ``dtype`` again.
+
+    Raises:
+        ModelError: it cannot be read, or is of an architecture that transformers does not take.
+    """
+    options = {"gguf_file": file.name}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=dtype, **options)
+        tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **options)
+    except (OSError, ValueError, KeyError, ImportError) as cause:
+        raise _unavailable(ModelSource(file.name, str(file)), cause) from cause
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.to(device)  # type: ignore[arg-type]
+    compute_exactly(model)
+    return model.eval(), tokenizer
 
 
 def _require_numbers(source: ModelSource, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
@@ -249,6 +275,24 @@ def _tensors_on_disk(source: ModelSource) -> Iterator[tuple[str, torch.Tensor]]:
             with safe_open(file, framework="pt") as tensors:
                 yield from ((name, tensors.get_tensor(name)) for name in tensors.offset_keys())
     except (OSError, SafetensorError) as cause:
+        raise _unavailable(source, cause) from cause
+
+
+def weights_folder(source: ModelSource) -> Path:
+    """Return the folder with the model's files, fetched from the hub where it is not here.
+
+    Raises:
+        ModelError: the hub cannot be reached, or has no such model.
+    """
+    if Path(source.location).is_dir():
+        return Path(source.location)
+    _on_hub(source.location, source.revision)
+    wanted = ["*.safetensors", "*.json", "*.jinja", "LICENSE*", "README.md"]
+    try:
+        return Path(
+            snapshot_download(source.location, revision=source.revision, allow_patterns=wanted)
+        )
+    except Exception as cause:  # the hub's client passes on whatever its network library raises
         raise _unavailable(source, cause) from cause
 
 

@@ -170,8 +170,18 @@ class ChatFormat:
         Raises:
             ModelError: the template refuses this conversation.
         """
+        return self._encoder.one(self.prompt_text(messages, tools))
+
+    def prompt_text(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> str:
+        """Return the text after which the model answers ``messages``.
+
+        Raises:
+            ModelError: the template refuses this conversation.
+        """
         try:
-            return self._encoder.one(self._template(messages, tools, generation=True))
+            return self._template(messages, tools, generation=True)
         except RefusedError as refused:
             raise self._unusable(refused) from refused
 

@@ -1,0 +1,197 @@
+"""The ways of answering that go through a server's engine: the engine alone, and all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from weitiao.api.replay import Replay, answers_of, prompts_of
+
+if TYPE_CHECKING:
+    import httpx2
+    import psutil  # type: ignore[import-untyped]
+
+    from weitiao.models.generate import Generation
+    from weitiao.plan.plan import Plan
+    from weitiao.plan.recipe import Recipe
+    from weitiao.records.record import Record
+    from weitiao.runs import Run
+    from weitiao.serving.engine import Engine, Sampling
+
+
+def by_openvino(spec: Replay, run: Run, recipe: Recipe, settled: Plan) -> None:
+    """Answer with the engine that serves a GGUF file; it tells no distributions."""
+    import psutil
+
+    # It would write into the home folder and report that it is used.
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    from openvino_genai import Tokenizer
+
+    from weitiao.api.begin import chat_format
+    from weitiao.evaluation.answers import Answerer
+    from weitiao.export.parity import Told, write_told
+    from weitiao.serving.engine import Sampling
+    from weitiao.serving.openvino import OpenVinoEngine
+
+    chat = chat_format(recipe)
+    tokenizer: Any = chat.tokenizer
+    path = Path(spec.path)
+    context = settled.max_tokens + settled.max_new_tokens
+    engine = OpenVinoEngine({"form": path}, Path(spec.out) / "openvino", context)
+    with asyncio.Runner() as runner:
+        runner.run(engine.start())
+        try:
+            sampling = Sampling(settled.max_new_tokens)
+            made = Answerer(
+                chat,
+                lambda prompts: runner.run(_all(engine, prompts, sampling, chat.stop_ids)),
+                lambda samples: [(math.nan, int(s.scored.sum())) for s in samples],
+                lambda ids: str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)),
+                f"openvino {path}",
+                recipe.data.reasoning,
+            )
+            records, _, rate = answers_of(spec, run, settled, made)
+            family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+            peak = sum(process.memory_info().rss for process in family)
+        finally:
+            runner.run(engine.close())
+    own = Tokenizer(str(path))
+
+    def by_file(record: Record) -> Sequence[int]:
+        text = chat.prompt_text(record.prompt, record.tools)
+        found: list[int] = own.encode(text, add_special_tokens=False).input_ids.data[0].tolist()
+        return found
+
+    write_told(Path(spec.out), Told(prompts_of(records, by_file), peak, rate))
+
+
+async def _all(
+    engine: Engine, prompts: list[list[int]], sampling: Sampling, stop_ids: tuple[int, ...]
+) -> list[Generation]:
+    """Ask everything at once; the engine answers as many together as it can."""
+    from weitiao.models.generate import Generation
+    from weitiao.serving.engine import Ask
+
+    async def one(prompt: list[int]) -> Generation:
+        found = Generation()
+        async for step in engine.stream(Ask("form", tuple(prompt), sampling, stop_ids)):
+            found.ids += step.ids
+            found.stopped = step.finish == "stop"
+        return found
+
+    return list(await asyncio.gather(*map(one, prompts)))
+
+
+def by_server(spec: Replay, run: Run, recipe: Recipe, settled: Plan) -> None:
+    """Ask as any program would, over HTTP, by the words and not by their tokens."""
+    from weitiao.api.begin import chat_format
+    from weitiao.evaluation.answers import Answerer
+    from weitiao.export.parity import Told, write_told
+    from weitiao.models.generate import Generation
+    from weitiao.records.prepare import load_records
+
+    chat = chat_format(recipe)
+    tokenizer: Any = chat.tokenizer
+    records = load_records(run.records / "test.jsonl")
+    asked = {
+        tuple(chat.prompt_ids(r.prompt, r.tools)): r for r in map(records.__getitem__, spec.rows)
+    }
+    texts: dict[tuple[int, ...], str] = {}
+
+    with _served(spec.path) as (client, process):
+
+        def one(prompt: list[int]) -> Generation:
+            sampling = {"temperature": 0, "max_tokens": settled.max_new_tokens}
+            record = asked.get(tuple(prompt))
+            if record is None:  # a row that training had to shorten
+                told = client.post("/v1/completions", json={"prompt": prompt, **sampling})
+            else:
+                told = client.post(
+                    "/v1/chat/completions", json={**_conversation(record), **sampling}
+                )
+            choice = told.raise_for_status().json()["choices"][0]
+            text = choice["text"] if record is None else _said(choice["message"])
+            ids = tokenizer.encode(text, add_special_tokens=False)
+            texts[tuple(ids)] = text
+            return Generation(ids, choice["finish_reason"] == "stop")
+
+        def by_server(record: Record) -> Sequence[int]:
+            told = client.post("/tokenize", json=_conversation(record)).raise_for_status()
+            found: list[int] = told.json()["tokens"]
+            return found
+
+        made = Answerer(
+            chat,
+            lambda prompts: list(ThreadPoolExecutor(8).map(one, prompts)),
+            lambda samples: [(math.nan, int(s.scored.sum())) for s in samples],
+            lambda ids: texts[tuple(ids)],
+            f"server {spec.path}",
+            recipe.data.reasoning,
+        )
+        rows, _, rate = answers_of(spec, run, settled, made)
+        prompts = prompts_of(rows, by_server)
+        family = [process, *process.children(recursive=True)]
+        peak = sum(member.memory_info().rss for member in family)
+    write_told(Path(spec.out), Told(prompts, peak, rate))
+
+
+@contextmanager
+def _served(run: str) -> Iterator[tuple[httpx2.Client, psutil.Process]]:
+    """Start ``weitiao serve`` on a port of its own, and end it afterwards.
+
+    Raises:
+        ModelError: it ended before it could answer.
+    """
+    import httpx2
+    import psutil
+
+    from weitiao.errors import ModelError
+
+    command = [sys.executable, "-m", "weitiao.cli", "serve", run, "--port", "0"]
+    server = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        encoding="utf-8",
+    )
+    try:
+        lines = server.stdout or ()
+        address = next((line.strip() for line in lines if line.strip().startswith("http")), None)
+        if address is None:
+            raise ModelError("error.replay_no_server")
+        with httpx2.Client(base_url=address, timeout=600) as client:
+            while client.get("/ready").status_code != HTTPStatus.OK:
+                if server.poll() is not None:
+                    raise ModelError("error.replay_no_server")
+                time.sleep(0.1)
+            yield client, psutil.Process(server.pid)
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _conversation(record: Record) -> dict[str, Any]:
+    turns: list[dict[str, Any]] = []
+    for message in record.prompt:
+        turn: dict[str, Any] = {"role": message.role, "content": message.content}
+        if message.tool_calls:
+            turn["tool_calls"] = [dict(call) for call in message.tool_calls]
+        turns.append(turn)
+    tools = [dict(tool) for tool in record.tools]
+    return {"messages": turns, "tools": tools} if tools else {"messages": turns}
+
+
+def _said(message: dict[str, Any]) -> str:
+    """Return the answer with the reasoning that the server tells apart, as it was generated."""
+    thought = message.get("reasoning_content")
+    return message["content"] if thought is None else f"{thought}</think>{message['content']}"

@@ -1,0 +1,319 @@
+"""A run, an export or a model, behind a server: which engine, which names, whose template."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from weitiao.api.begin import chat_format, recipe_of, source_of
+from weitiao.api.look import require_trained, system_prompt
+from weitiao.errors import ModelError, RunError, WeitiaoError
+from weitiao.runs import Run, open_run
+
+if TYPE_CHECKING:
+    from weitiao.models.load import ModelSource
+    from weitiao.models.pair import Voice
+    from weitiao.plan.machine import Machine
+    from weitiao.plan.recipe import Precision, Quantization
+    from weitiao.records.render import ChatFormat
+    from weitiao.serving.engine import Engine, Sampling
+    from weitiao.serving.options import ServeOptions
+    from weitiao.serving.service import Role, Served, Service
+
+EngineName = Literal["auto", "openvino", "transformers", "vllm"]
+ENGINES: tuple[EngineName, ...] = ("auto", "openvino", "transformers", "vllm")
+
+BASE = "base"
+"""The name by which a tuned model's base answers."""
+
+CONTEXT = 8192
+"""The most tokens of prompt and answer, where a model could take more: memory is set aside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What answers by ``name``: the model itself, or with what was trained (``trained``).
+
+    ``gguf`` is a file of just these weights, where there is one already.
+    """
+
+    name: str
+    trained: Path | None = None
+    gguf: Path | None = None
+    system: str | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether ``trained`` is a model of its own, and no adapter."""
+        return self.trained is not None and not (self.trained / "adapter_config.json").is_file()
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What is to be served. ``source`` is the model that all of ``weights`` stand on.
+
+    ``kept`` is the folder for what is made in order to serve, ``quantization`` how the base was
+    held in training.
+    """
+
+    source: ModelSource
+    chat: ChatFormat
+    weights: tuple[Weights, ...]
+    kept: Path
+    sampling: Sampling
+    quantization: Quantization = "none"
+    precision: Precision | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A server that can be started; ``because``: why its engine is not the faster one."""
+
+    service: Service
+    because: WeitiaoError | None = None
+
+
+def serve(
+    target: str,
+    options: ServeOptions,
+    *,
+    adapters: Mapping[str, Path] | None = None,
+    engine: EngineName = "auto",
+    vllm: str | None = None,
+    context: int = CONTEXT,
+) -> Ready:
+    """Return the server of a run, of a folder that was exported, or of a model by its name.
+
+    ``adapters``: further ones on the same base, by the name they answer to. Nothing is loaded
+    yet; what has to be written first (GGUF files, for OpenVINO) is written.
+
+    Raises:
+        RunError: nothing was trained yet.
+        ModelError: no such model, or the engine that was asked for cannot run it.
+    """
+    from weitiao.models.load import read_config
+    from weitiao.plan.machine import probe
+    from weitiao.plan.shape import ModelShape
+    from weitiao.serving.service import Service
+
+    offer = _offer(target, adapters or {})
+    positions = ModelShape.from_config(read_config(offer.source)).max_positions
+    chosen, because = _engine(offer, engine, vllm, min(context, positions), probe(Path()))
+    return Ready(Service(chosen, tuple(_served(offer)), options), because)
+
+
+def _offer(target: str, adapters: Mapping[str, Path]) -> Offer:
+    """Find out what ``target`` is."""
+    from weitiao.models.load import base_of_adapter, find_model, load_tokenizer
+    from weitiao.records.render import ChatFormat
+    from weitiao.serving.engine import Sampling
+
+    try:
+        return _offer_of_run(open_run(target), adapters)
+    except RunError as error:
+        if error.key not in ("error.run_missing", "error.run_missing_near"):
+            raise
+    folder, more = Path(target).expanduser(), _more(adapters)
+    name, files = folder.resolve().name or target, sorted(folder.glob("*.gguf"))
+    if folder.suffix.lower() == ".gguf" or (files and not (folder / "config.json").is_file()):
+        raise ModelError("error.serve_gguf", path=target)
+    if (folder / "adapter_config.json").is_file():
+        base = base_of_adapter(folder)
+        beside = folder / base
+        source = find_model(str(beside) if beside.is_dir() else base)
+        weights = (Weights(name, folder), *more, Weights(BASE))
+    else:
+        source = find_model(target)
+        weights = (Weights(source.name.rstrip("/").split("/")[-1]), *more)
+    chat = ChatFormat(load_tokenizer(source))
+    return Offer(source, chat, weights, _cache_of(source), Sampling(512))
+
+
+def _offer_of_run(run: Run, adapters: Mapping[str, Path]) -> Offer:
+    from weitiao.plan.plan import read_plan
+    from weitiao.serving.engine import Sampling
+
+    require_trained(run)
+    recipe, settled = recipe_of(run), read_plan(run.plan)
+    trained = run.model if settled.method == "full" else run.adapter
+    exported = [run.path / "exports" / form / "model-q8_0.gguf" for form in ("gguf-q8_0", "ollama")]
+    gguf = next((file for file in exported if file.is_file()), None)
+    name, asked = run.path.resolve().name, recipe.evaluate
+    tuned = Weights(name, trained, gguf, system_prompt(run))
+    return Offer(
+        source_of(recipe),
+        chat_format(recipe),
+        (tuned, *_more(adapters), Weights(BASE, system=tuned.system)),
+        run.path / "serving",
+        # As it was measured.
+        Sampling(512, asked.temperature, asked.top_p, asked.repetition_penalty),
+        settled.quantization,
+        settled.precision,
+    )
+
+
+def _more(adapters: Mapping[str, Path]) -> Iterator[Weights]:
+    for name, folder in adapters.items():
+        if not (folder / "adapter_config.json").is_file():
+            raise ModelError("error.adapter_missing", path=folder)
+        yield Weights(name, folder)
+
+
+def _cache_of(source: ModelSource) -> Path:
+    """Return the folder for what is made of a model that is no run's."""
+    import os
+
+    import xxhash
+
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    which = xxhash.xxh64_hexdigest(f"{source.location} {source.revision}".encode())
+    return Path(home) / "weitiao" / "serving" / which
+
+
+def _served(offer: Offer) -> Iterator[Served]:
+    """Return each name with the template and what holds where a request does not say."""
+    from weitiao.serving.service import Served
+    from weitiao.words import say
+
+    tokenizer: Any = offer.chat.tokenizer
+    decode = partial(tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    for weights in offer.weights:
+        key = "serve.is_tuned" if weights.trained else "serve.is_model"
+        yield Served(
+            weights.name,
+            offer.chat,
+            decode,
+            role=_role(offer, weights),
+            system=weights.system,
+            defaults=offer.sampling,
+            created=int(time.time()),
+            description=say(key, model=offer.source.name),
+            fingerprint=_fingerprint(offer, weights),
+        )
+
+
+def _role(offer: Offer, weights: Weights) -> Role:
+    if weights.trained is None:
+        return "base" if offer.weights[0].trained else "model"
+    return "tuned" if weights is offer.weights[0] else "adapter"
+
+
+def _fingerprint(offer: Offer, weights: Weights) -> str:
+    """Tell these weights from all others, by the age and the size of their files."""
+    import xxhash
+
+    parts = [offer.source.location, str(offer.source.revision)]
+    for folder in (weights.trained, Path(offer.source.location)):
+        for file in sorted(folder.glob("*.safetensors")) if folder else ():
+            parts.append(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}")
+    return "fp_" + xxhash.xxh64_hexdigest("\n".join(parts).encode())
+
+
+def _engine(
+    offer: Offer, asked: EngineName, vllm: str | None, context: int, machine: Machine
+) -> tuple[Engine, WeitiaoError | None]:
+    """Return the engine asked for, or the fastest that runs here, and why it is not a faster one.
+
+    Raises:
+        ModelError: the one that was asked for cannot run this model here.
+    """
+    from weitiao.serving.vllm_process import find_vllm
+
+    python = find_vllm(vllm) if asked in ("auto", "vllm") else None
+    if asked == "vllm" and python is None:
+        raise ModelError("error.vllm_unnamed")
+    if python is not None:
+        return _vllm(offer, python, context), None
+    if asked == "transformers" or (asked == "auto" and machine.gpus):
+        return _transformers(offer, context, machine), None
+    try:
+        return _openvino(offer, context), None
+    except ModelError as error:
+        if asked == "openvino":
+            raise
+        return _transformers(offer, context, machine), error
+
+
+def _vllm(offer: Offer, python: Path, context: int) -> Engine:
+    from weitiao.serving.vllm import VllmEngine
+
+    whole = next((w.trained for w in offer.weights if w.whole), None)
+    # Weights that were trained whole leave no room for the base beside them.
+    models = {w.name: w.trained for w in offer.weights if not (whole and w.name == BASE)}
+    if whole is not None:
+        models = {name: None if folder == whole else folder for name, folder in models.items()}
+    offer.kept.mkdir(parents=True, exist_ok=True)
+    location = whole or offer.source.location
+    return VllmEngine(python, location, models, context, offer.kept / "vllm.log")
+
+
+def _openvino(offer: Offer, context: int) -> Engine:
+    """Return the engine for CPUs, its GGUF files written where they are not there yet."""
+    from weitiao.serving.openvino import OpenVinoEngine, require_openvino
+
+    require_openvino()
+    files = {w.name: w.gguf or _gguf(offer, w) for w in offer.weights}
+    return OpenVinoEngine(files, offer.kept / "openvino", context)
+
+
+def _gguf(offer: Offer, weights: Weights) -> Path:
+    """Write the weights as Q8_0, unless a file newer than they are is there."""
+    import tempfile
+
+    from weitiao.export.gguf_file import require_gguf, write_gguf
+    from weitiao.export.merge import Trained, write_merged
+    from weitiao.models.load import read_config, weights_folder
+
+    require_gguf(read_config(offer.source), offer.source.name)
+    stock = weights_folder(offer.source)
+    out = offer.kept / f"{weights.name}-q8_0.gguf"
+    newest = max(
+        file.stat().st_mtime
+        for folder in (stock, weights.trained)
+        if folder is not None
+        for file in folder.glob("*.safetensors")
+    )
+    if out.is_file() and out.stat().st_mtime > newest:
+        return out
+    offer.kept.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=offer.kept, prefix=".new-") as work:
+        folder, made = weights.trained or stock, Path(work) / out.name
+        if weights.trained and not weights.whole:
+            folder = Path(work) / "merged"
+            folder.mkdir()
+            write_merged(Trained(offer.source, weights.trained), folder, offer.chat)
+        write_gguf(folder, made, "q8_0", offer.chat, weights.name)
+        made.replace(out)
+    return out
+
+
+def _transformers(offer: Offer, context: int, machine: Machine) -> Engine:
+    from weitiao.serving.batching import TransformersEngine
+
+    return TransformersEngine(lambda: _voices(offer, machine), context)
+
+
+def _voices(offer: Offer, machine: Machine) -> dict[str, Voice]:
+    """Load what is served; adapters share the weights of their base."""
+    import torch
+
+    from weitiao.models.load import TYPES, ModelSource, load_model
+    from weitiao.models.pair import Voice
+    from weitiao.models.voices import load_voices
+
+    fast = bool(machine.gpus) or machine.cpu_bf16 == "fast"
+    dtype = TYPES[offer.precision or ("bf16" if fast else "fp32")]
+    device = torch.device("cuda" if machine.gpus else "cpu")
+    adapters = {w.name: w.trained for w in offer.weights if w.trained and not w.whole}
+    plain = next((w.name for w in offer.weights if w.trained is None), None)
+    found = load_voices(offer.source, adapters, dtype, device, offer.quantization, plain)
+    for weights in offer.weights:
+        if weights.whole:
+            place = str(weights.trained)
+            own = ModelSource(place, place, None, offer.source.trust_remote_code)
+            found[weights.name] = Voice(load_model(own, dtype, device))
+    return {w.name: found[w.name] for w in offer.weights}

@@ -1,0 +1,198 @@
+"""``weitiao serve`` from end to end: a process of its own, asked over HTTP."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cli.conftest import one_sentence
+from weitiao import api
+from weitiao.errors import ModelError
+from weitiao.models.generate import Sampling
+from weitiao.serving.options import ServeOptions
+
+QUESTION = "第3杯茶要泡几分钟？"
+ENGINES = ["transformers", "openvino"]
+
+
+def needs(engine: str) -> None:
+    if engine == "openvino" and find_spec("openvino_genai") is None:
+        pytest.skip("openvino-genai is not installed")
+
+
+@contextmanager
+def serving(*words: object, home: Path) -> Iterator[httpx.Client]:
+    """Start the verb in ``home`` and yield a client of it, ready."""
+    command = [sys.executable, "-m", "weitiao.cli", "serve", *map(str, words), "--port", "0"]
+    environment = os.environ | {"WEITIAO_LANG": "en", "XDG_CACHE_HOME": str(home / "cache")}
+    with (home / "log.txt").open("w") as log:
+        server = subprocess.Popen(
+            command, cwd=home, env=environment, stdout=subprocess.PIPE, stderr=log, encoding="utf-8"
+        )
+        try:
+            assert server.stdout is not None
+            said = []
+            for line in server.stdout:
+                said.append(line)
+                if line.strip().startswith("http"):
+                    break
+            assert said[-1].strip().startswith("http"), (said, (home / "log.txt").read_text())
+            with httpx.Client(base_url=said[-1].strip(), timeout=60) as client:
+                until = time.monotonic() + 60
+                while client.get("/ready").status_code != 200:
+                    assert server.poll() is None, (home / "log.txt").read_text()
+                    assert time.monotonic() < until
+                    time.sleep(0.05)
+                client.said = "".join(said)  # type: ignore[attr-defined]
+                yield client
+            server.send_signal(signal.SIGINT)
+            assert server.wait(30) == 0
+        finally:
+            server.kill()
+            server.wait()
+
+
+@pytest.fixture(scope="module")
+def home(finished, tmp_path_factory):
+    made = tmp_path_factory.mktemp("serving")
+    shutil.copytree(finished / "runs", made / "runs")
+    return made
+
+
+@pytest.fixture(scope="module")
+def trained(home):
+    """What the run answers in this process, by the same template."""
+    talk = api.chat(api.open_run(str(home / "runs" / "tea")), Sampling(8))
+    return "".join(talk.reply(QUESTION)), "".join(talk.base_reply())
+
+
+def answer(client: httpx.Client, **more: object) -> str:
+    turns = [{"role": "user", "content": QUESTION}]
+    asked = {"messages": turns, "temperature": 0, "max_tokens": 8, **more}
+    reply = client.post("/v1/chat/completions", json=asked)
+    assert reply.status_code == 200, reply.text
+    return str(reply.json()["choices"][0]["message"]["content"])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_run_and_its_base_answer_from_one_server(home, trained, engine):
+    needs(engine)
+    with serving("tea", "--engine", engine, home=home) as client:
+        assert "Models: tea, base" in client.said
+        told = client.get("/v1/models").json()["data"]
+        assert [(m["id"], m["weitiao"]["role"]) for m in told] == [
+            ("tea", "tuned"), ("base", "base"),
+        ]  # fmt: skip
+        given, base = answer(client), answer(client, model="base")
+        if engine == "transformers":
+            # What is served is what was trained; Q8_0 of an untrained model may differ.
+            assert (given, base) == trained
+        page = client.get("/")
+        assert page.status_code == 200
+        assert "<script" in page.text
+        ids = client.post("/tokenize", json={"messages": [{"role": "user", "content": "茶"}]})
+        assert ids.json()["count"] == len(ids.json()["tokens"]) > 3
+
+
+def test_further_adapters_answer_by_their_names(home, trained):
+    more = f"second={home / 'runs' / 'tea' / 'adapter'}"
+    with serving("tea", "--adapter", more, "--engine", "transformers", home=home) as client:
+        names = [model["id"] for model in client.get("/v1/models").json()["data"]]
+        assert names == ["tea", "second", "base"]
+        assert answer(client, model="second") == answer(client) == trained[0]
+        unknown = client.post("/v1/chat/completions", json={"model": "x", "messages": []})
+        assert unknown.status_code in (400, 404)
+
+
+def test_a_model_without_a_run_and_a_key_made_anew(home, tiny_base):
+    with serving(tiny_base, "--engine", "transformers", "--api-key", "new", home=home) as client:
+        assert client.get("/v1/models").status_code == 401
+        key = client.said.split("shown only now:")[1].split()[0]
+        told = client.get("/v1/models", headers={"authorization": f"Bearer {key}"})
+        assert [model["weitiao"]["role"] for model in told.json()["data"]] == ["model"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_exported_folder_is_served(home, trained, engine):
+    needs(engine)
+    made = home / f"out-{engine}"
+    run = api.open_run(str(home / "runs" / "tea"))
+    list(api.export(run, ["merged", "adapter"], out=made, prompts=2, server=False))
+    with serving(made / "merged", "--engine", engine, home=home) as client:
+        given = answer(client)
+        assert given == trained[0] or engine == "openvino"
+    if engine == "transformers":
+        with serving(made / "adapter", "--engine", engine, home=home) as client:
+            assert answer(client) == trained[0]
+
+
+def test_the_engine_that_cannot_run_it_is_told_and_replaced(weitiao, home, monkeypatch):
+    import weitiao.serving.openvino as package
+
+    def missing() -> None:
+        raise ModelError("error.openvino_missing", packages="openvino-genai")
+
+    monkeypatch.setattr(package, "require_openvino", missing)
+    ready = api.serve(str(home / "runs" / "tea"), ServeOptions())
+    assert ready.service.engine.name == "transformers"
+    assert ready.because is not None
+    assert "pip" in ready.because.sentence()
+    with pytest.raises(ModelError):
+        api.serve(str(home / "runs" / "tea"), ServeOptions(), engine="openvino")
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("nothing-like-it",), "nothing-like-it"),
+        (("tea", "--engine", "fast"), "--engine"),
+        (("tea", "--adapter", "poems"), "--adapter"),
+        (("tea", "--adapter", "poems=/nowhere"), "/nowhere"),
+        (("tea", "--port", "x"), "--port"),
+        (("tea", "--host", "0.0.0.0", "--engine", "transformers"), "--api-key"),
+        (("tea", "--engine", "vllm"), "--vllm"),
+        (("tea", "--vllm", "/nowhere"), "/nowhere"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_served_is_one_sentence(weitiao, home, monkeypatch, words, part):
+    monkeypatch.chdir(home)
+    assert part in one_sentence(weitiao("serve", *words))
+
+
+def test_a_port_that_is_taken_is_one_sentence(weitiao, home, monkeypatch):
+    monkeypatch.chdir(home)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        words = ("serve", "tea", "--engine", "transformers", "--port", port)
+        assert str(port) in one_sentence(weitiao(*words))
+
+
+def test_a_gguf_is_not_served_by_itself(weitiao, tmp_path):
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    assert "GGUF" in one_sentence(weitiao("serve", tmp_path / "m.gguf"))
+
+
+def test_a_file_older_than_what_was_trained_is_written_again(home):
+    needs("openvino")
+    run = api.open_run(str(home / "runs" / "tea"))
+    api.serve(str(run.path), ServeOptions(), engine="openvino")
+    file = run.path / "serving" / "tea-q8_0.gguf"
+    first = file.stat().st_mtime_ns
+    api.serve(str(run.path), ServeOptions(), engine="openvino")
+    assert file.stat().st_mtime_ns == first
+    weights = next(run.adapter.glob("*.safetensors"))
+    os.utime(weights)
+    api.serve(str(run.path), ServeOptions(), engine="openvino")
+    assert file.stat().st_mtime_ns > first
