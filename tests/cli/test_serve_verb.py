@@ -17,9 +17,10 @@ import pytest
 
 from cli.conftest import one_sentence
 from weitiao import api
+from weitiao.api import feedback
 from weitiao.errors import ModelError
 from weitiao.models.generate import Sampling
-from weitiao.serving.options import ServeOptions
+from weitiao.serving.settings import ServerSettings
 
 QUESTION = "第3杯茶要泡几分钟？"
 ENGINES = ["transformers", "openvino"]
@@ -114,6 +115,29 @@ def test_further_adapters_answer_by_their_names(home, trained):
         assert unknown.status_code in (400, 404)
 
 
+def test_what_is_asked_again_is_remembered_and_what_is_said_of_it_can_be_trained_on(home):
+    turns = [{"role": "user", "content": QUESTION}]
+    with serving("tea", "--engine", "transformers", "log=full", home=home) as client:
+        first = client.post("/v1/chat/completions", json={"messages": turns}).json()
+        again = client.post("/v1/chat/completions", json={"messages": turns}).json()
+        assert first["choices"] == again["choices"]
+        assert 'weitiao_cache_total{result="hit"} 1.0' in client.get("/metrics").text
+        said = {"request_id": first["id"], "thumb": "down", "correction": "泡五分钟。"}
+        assert client.post("/v1/feedback", json=said).status_code == 200
+        job = client.post("/v1/jobs", json={"kind": "batch", "requests": ["茶？", "水？"]}).json()
+        until = time.monotonic() + 60
+        while client.get(f"/v1/jobs/{job['id']}").json()["state"] != "done":
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        lines = client.get(f"/v1/jobs/{job['id']}/result").text.splitlines()
+        assert len(lines) == 2
+    rows = home / "rows.jsonl"
+    done = feedback.export(str(home / "runs" / "tea"), str(rows))
+    assert done.rows == 1
+    assert "泡五分钟。" in rows.read_text(encoding="utf-8")
+    assert api.check(api.recipe_for(rows), tokens=False).report.kept == 1
+
+
 def test_a_model_without_a_run_and_a_key_made_anew(home, tiny_base):
     with serving(tiny_base, "--engine", "transformers", "--api-key", "new", home=home) as client:
         assert client.get("/v1/models").status_code == 401
@@ -143,12 +167,12 @@ def test_the_engine_that_cannot_run_it_is_told_and_replaced(weitiao, home, monke
         raise ModelError("error.openvino_missing", packages="openvino-genai")
 
     monkeypatch.setattr(package, "require_openvino", missing)
-    ready = api.serve(str(home / "runs" / "tea"), ServeOptions())
+    ready = api.serve(str(home / "runs" / "tea"), ServerSettings())
     assert ready.service.engine.name == "transformers"
     assert ready.because is not None
     assert "pip" in ready.because.sentence()
     with pytest.raises(ModelError):
-        api.serve(str(home / "runs" / "tea"), ServeOptions(), engine="openvino")
+        api.serve(str(home / "runs" / "tea"), ServerSettings(), engine="openvino")
 
 
 @pytest.mark.parametrize(
@@ -159,6 +183,8 @@ def test_the_engine_that_cannot_run_it_is_told_and_replaced(weitiao, home, monke
         (("tea", "--adapter", "poems"), "--adapter"),
         (("tea", "--adapter", "poems=/nowhere"), "/nowhere"),
         (("tea", "--port", "x"), "--port"),
+        (("tea", "max_waitin=3"), "max_waiting"),
+        (("tea", "cache=always"), "cache"),
         (("tea", "--host", "0.0.0.0", "--engine", "transformers"), "--api-key"),
         (("tea", "--engine", "vllm"), "--vllm"),
         (("tea", "--vllm", "/nowhere"), "/nowhere"),
@@ -187,12 +213,12 @@ def test_a_gguf_is_not_served_by_itself(weitiao, tmp_path):
 def test_a_file_older_than_what_was_trained_is_written_again(home):
     needs("openvino")
     run = api.open_run(str(home / "runs" / "tea"))
-    api.serve(str(run.path), ServeOptions(), engine="openvino")
+    api.serve(str(run.path), ServerSettings(), engine="openvino")
     file = run.path / "serving" / "tea-q8_0.gguf"
     first = file.stat().st_mtime_ns
-    api.serve(str(run.path), ServeOptions(), engine="openvino")
+    api.serve(str(run.path), ServerSettings(), engine="openvino")
     assert file.stat().st_mtime_ns == first
     weights = next(run.adapter.glob("*.safetensors"))
     os.utime(weights)
-    api.serve(str(run.path), ServeOptions(), engine="openvino")
+    api.serve(str(run.path), ServerSettings(), engine="openvino")
     assert file.stat().st_mtime_ns > first

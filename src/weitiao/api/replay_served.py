@@ -156,7 +156,9 @@ def _served(run: str) -> Iterator[tuple[httpx2.Client, psutil.Process]]:
 
     from weitiao.errors import ModelError
 
-    command = [sys.executable, "-m", "weitiao.cli", "serve", run, "--port", "0"]
+    # Nothing is answered from memory, and nothing of it stays with what people ask.
+    quiet = ["cache=off", "log=off"]
+    command = [sys.executable, "-m", "weitiao.cli", "serve", run, "--port", "0", *quiet]
     server = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

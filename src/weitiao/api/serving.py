@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from weitiao.api.begin import chat_format, recipe_of, source_of
+from weitiao.api.feedback import STORE
 from weitiao.api.look import require_trained, system_prompt
 from weitiao.errors import ModelError, RunError, WeitiaoError
 from weitiao.runs import Run, open_run
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from weitiao.models.load import ModelSource
     from weitiao.models.pair import Voice
     from weitiao.plan.machine import Machine
     from weitiao.plan.recipe import Precision, Quantization
     from weitiao.records.render import ChatFormat
     from weitiao.serving.engine import Engine, Sampling
-    from weitiao.serving.options import ServeOptions
     from weitiao.serving.service import Role, Served, Service
+    from weitiao.serving.settings import ServerSettings
 
 EngineName = Literal["auto", "openvino", "transformers", "vllm"]
 ENGINES: tuple[EngineName, ...] = ("auto", "openvino", "transformers", "vllm")
@@ -71,15 +74,42 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A server that can be started; ``because``: why its engine is not the faster one."""
+    """A server that can be started; ``because``: why its engine is not the faster one.
+
+    ``kept`` is the folder for what it keeps: answers, requests, jobs.
+    """
 
     service: Service
+    settings: ServerSettings
+    kept: Path
     because: WeitiaoError | None = None
+
+    def application(self) -> FastAPI:
+        """Return the application with all that stands beside its front.
+
+        Raises:
+            RunError: a file of its own cannot be used, or a package is missing.
+        """
+        from weitiao.serving.app import create_app, keys_of
+        from weitiao.serving.cache import open_cache
+        from weitiao.serving.feedback import feedback_router
+        from weitiao.serving.jobs.running import add_jobs
+        from weitiao.serving.request_log import RequestLog
+
+        keep, service = self.settings.keep, self.service
+        self.kept.mkdir(parents=True, exist_ok=True)
+        engine = service.engine.name
+        cache = open_cache(keep, self.kept / "answers.sqlite", service.served, engine)
+        log = RequestLog(self.kept / STORE.name, keep)
+        app = create_app(replace(service, cache=cache, recorder=log))
+        app.include_router(feedback_router(log), dependencies=keys_of(app))
+        add_jobs(app, self.kept / "jobs.sqlite", self.settings.jobs)
+        return app
 
 
 def serve(
     target: str,
-    options: ServeOptions,
+    settings: ServerSettings,
     *,
     adapters: Mapping[str, Path] | None = None,
     engine: EngineName = "auto",
@@ -103,7 +133,8 @@ def serve(
     offer = _offer(target, adapters or {})
     positions = ModelShape.from_config(read_config(offer.source)).max_positions
     chosen, because = _engine(offer, engine, vllm, min(context, positions), probe(Path()))
-    return Ready(Service(chosen, tuple(_served(offer)), options), because)
+    service = Service(chosen, tuple(_served(offer)), settings.server)
+    return Ready(service, settings, offer.kept, because)
 
 
 def _offer(target: str, adapters: Mapping[str, Path]) -> Offer:

@@ -25,6 +25,7 @@ from weitiao.cli.asked import (
 from weitiao.cli.comparing import benchmark, compare
 from weitiao.cli.data import data_app
 from weitiao.cli.exporting import export
+from weitiao.cli.feedback import feedback_app
 from weitiao.cli.people import review
 from weitiao.cli.screen import screen, sentence, show, verbatim
 from weitiao.cli.serving import serve
@@ -34,6 +35,7 @@ from weitiao.words import say
 
 app = typer.Typer(cls=Group, help="cli.help.weitiao", add_completion=False)
 app.add_typer(data_app, name="data", rich_help_panel=STAGES)
+app.add_typer(feedback_app, name="feedback", rich_help_panel=STAGES)
 
 
 def command_line() -> Any:

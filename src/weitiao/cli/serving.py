@@ -3,12 +3,12 @@
 import secrets
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from weitiao import api
-from weitiao.cli.asked import one_of
+from weitiao.cli.asked import Settings, one_of
 from weitiao.cli.growing import whole
 from weitiao.cli.people import port_number
 from weitiao.cli.screen import clean, screen, sentence, verbatim
@@ -16,17 +16,15 @@ from weitiao.cli.view import View
 from weitiao.errors import RecipeError
 from weitiao.words import say
 
-if TYPE_CHECKING:
-    from weitiao.serving.options import ServeOptions
-
 
 def serve(
     target: Annotated[str, typer.Argument(metavar="RUN|DIR|MODEL", help="cli.help.serve_target")],
+    settings: Settings = None,
     adapter: Annotated[
         list[str] | None, typer.Option(metavar="NAME=DIR", help="cli.help.serve_adapter")
     ] = None,
-    host: Annotated[str, typer.Option(metavar="ADDRESS", help="cli.help.serve_host")] = "127.0.0.1",
-    port: Annotated[str, typer.Option(metavar="N", help="cli.help.serve_port")] = "8000",
+    host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="cli.help.serve_host")] = None,
+    port: Annotated[str | None, typer.Option(metavar="N", help="cli.help.serve_port")] = None,
     api_key: Annotated[
         list[str] | None, typer.Option(metavar="KEY|new", help="cli.help.serve_key")
     ] = None,
@@ -34,39 +32,36 @@ def serve(
     engine: Annotated[str, typer.Option(metavar="NAME", help="cli.help.serve_engine")] = "auto",
     vllm: Annotated[str | None, typer.Option(metavar="DIR", help="cli.help.serve_vllm")] = None,
     context: Annotated[str, typer.Option(metavar="N", help="cli.help.serve_context")] = "8192",
-    rate_limit: Annotated[str | None, typer.Option(metavar="N", help="cli.help.serve_rate")] = None,
-    log_prompts: Annotated[
-        bool, typer.Option("--log-prompts", help="cli.help.serve_log_prompts")
-    ] = False,
 ) -> None:
     """Serve a model."""
     from weitiao.api.serving import ENGINES
-    from weitiao.serving.options import ServeOptions
+    from weitiao.plan.recipe import options_from
+    from weitiao.serving.settings import ServerSettings
 
     keys = [secrets.token_urlsafe(24) if key == "new" else key for key in api_key or ()]
-    options = ServeOptions(
-        host=host,
-        port=port_number(port),
-        api_keys=tuple(keys),
-        auth=not no_auth,
-        rate_limit=None if rate_limit is None else whole("--rate-limit", rate_limit),
-        log_prompts=log_prompts,
-    )
+    said = {
+        "host": host,
+        "port": None if port is None else port_number(port),
+        "api_keys": keys or None,
+        "auth": False if no_auth else None,
+    }
+    server = {name: value for name, value in said.items() if value is not None}
+    asked = options_from(ServerSettings, settings or (), {"server": server})
     with View(screen()) as view:
         view.wait(say("cli.serve.preparing"))
         ready = api.serve(
             target,
-            options,
+            asked,
             adapters=dict(map(_adapter, adapter or ())),
             engine=one_of("--engine", engine, ENGINES),
             vllm=vllm,
             context=whole("--context", context),
         )
     _tell(ready, [key for key, said in zip(keys, api_key or (), strict=True) if said == "new"])
-    _run(ready, options)
+    _run(ready)
 
 
-def _tell(ready: "api.Ready", made: list[str]) -> None:
+def _tell(ready: api.Ready, made: list[str]) -> None:
     console, service = screen(), ready.service
     if ready.because is not None:
         sentence(console, clean(ready.because.sentence()), "yellow")
@@ -78,8 +73,7 @@ def _tell(ready: "api.Ready", made: list[str]) -> None:
     sys.stdout.flush()
 
 
-def _run(ready: "api.Ready", options: "ServeOptions") -> None:
-    from weitiao.serving.app import create_app
+def _run(ready: api.Ready) -> None:
     from weitiao.serving.running import log_to_stderr, run_server
 
     console = screen()
@@ -90,7 +84,7 @@ def _run(ready: "api.Ready", options: "ServeOptions") -> None:
         sys.stdout.flush()
 
     log_to_stderr()
-    run_server(create_app(ready.service), options, opened)
+    run_server(ready.application(), ready.settings.server, opened)
 
 
 def _adapter(text: str) -> tuple[str, Path]:

@@ -30,7 +30,7 @@ class _Spoken:
         for panel, verbs in _verbs(command).items():
             _panel(panel, [(verb.name, say(verb.help)) for verb in verbs])
         if any(argument.name == "settings" for argument in arguments):
-            _panel("cli.panel.settings", _settings())
+            _panel("cli.panel.settings", _settings(command.name))
         return ""
 
 
@@ -116,14 +116,16 @@ def _panel(heading: str, lines: list[tuple[str, str]]) -> None:
     show(console, grid)
 
 
-def _settings() -> list[tuple[str, str]]:
+def _settings(verb: str) -> list[tuple[str, str]]:
     """Return every setting with what its declaration says of it, which is in English."""
     from weitiao.plan.recipe import Recipe
     from weitiao.plan.yaml_file import dotted, option_paths
+    from weitiao.serving.settings import ServerSettings
 
+    whole: Any = ServerSettings if verb == "serve" else Recipe
     found = []
-    for path in option_paths(Recipe):
-        kind: Any = Recipe
+    for path in option_paths(whole):
+        kind = whole
         for part in path[:-1]:
             kind = kind.model_fields[part].annotation
         found.append((dotted(path), kind.model_fields[path[-1]].description or ""))

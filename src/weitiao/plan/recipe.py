@@ -13,6 +13,7 @@ from weitiao.errors import RecipeError
 from weitiao.plan.evaluate_options import EvaluateOptions
 from weitiao.plan.yaml_file import (
     KeyPath,
+    OptionsModel,
     Source,
     dotted,
     load_yaml,
@@ -243,11 +244,31 @@ def load_recipe(name_or_file: str | None = None, overrides: Sequence[str] = ()) 
     path = _recipe_path(name_or_file or "default")
     data, positions = load_yaml(path)
     data = _without_empty_groups(data, Recipe)
+    arguments, problems = _override(Recipe, data, overrides)
+    return validated(Recipe, data, Source(str(path), positions, arguments), problems)
+
+
+def options_from(
+    kind: type[OptionsModel], settings: Sequence[str], data: dict[str, Any]
+) -> OptionsModel:
+    """Return the options ``data`` with ``settings`` (``key=value``, as for a recipe) put in.
+
+    Raises:
+        RecipeError: all problems, one sentence each.
+    """
+    arguments, problems = _override(kind, data, settings)
+    return validated(kind, data, Source("", {}, arguments), problems)
+
+
+def _override(
+    kind: type[BaseModel], data: dict[str, Any], overrides: Sequence[str]
+) -> tuple[dict[KeyPath, str], list[str]]:
+    """Put ``overrides`` into ``data``; return which argument set which option, and problems."""
     arguments: dict[KeyPath, str] = {}
     problems: list[str] = []
     for text in overrides:
         key, equals, value = text.partition("=")
-        target = _override_path(key.strip())
+        target = _override_path(kind, key.strip())
         if not equals or not key.strip():
             problems.append(say("error.override_form", text=text))
         elif isinstance(target, list):
@@ -256,7 +277,7 @@ def load_recipe(name_or_file: str | None = None, overrides: Sequence[str] = ()) 
         else:
             arguments[target] = text
             _put(data, target, override_value(value.strip()))
-    return validated(Recipe, data, Source(str(path), positions, arguments), problems)
+    return arguments, problems
 
 
 def _recipe_path(name_or_file: str) -> Path:
@@ -273,7 +294,7 @@ def _recipe_path(name_or_file: str) -> Path:
     ) from None
 
 
-def _override_path(key: str) -> KeyPath | list[KeyPath]:
+def _override_path(kind: type[BaseModel], key: str) -> KeyPath | list[KeyPath]:
     """Return where ``key``, an option's path or its end, points; all candidates if several do.
 
     An option goes before those in groups beside it.
@@ -281,9 +302,9 @@ def _override_path(key: str) -> KeyPath | list[KeyPath]:
     A name that nothing is called keeps its own path, to be reported as an unknown key.
     """
     asked = tuple(key.split("."))
-    if asked[0] in Recipe.model_fields:
+    if asked[0] in kind.model_fields:
         return asked
-    found = sorted((p for p in option_paths(Recipe) if p[-len(asked) :] == asked), key=len)
+    found = sorted((p for p in option_paths(kind) if p[-len(asked) :] == asked), key=len)
     if found and all(path[: len(found[0]) - 1] == found[0][:-1] for path in found):
         return found[0]
     return found or asked

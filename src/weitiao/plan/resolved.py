@@ -38,7 +38,7 @@ _DERIVED: dict[tuple[str, ...], str] = {
 
 
 def derived(setting: str) -> bool:
-    """Return whether ``setting`` (``train.epochs``) is the plan's to decide where it is left out."""
+    """Return whether ``setting`` (``train.epochs``) is the plan's to decide if it is left out."""
     return tuple(setting.split(".")) in _DERIVED
 
 

@@ -63,12 +63,16 @@ def create_app(service: Service) -> FastAPI:
     app.add_middleware(Front, desk=desk)
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(HTTPException, _not_found)
-    key = [Security(HTTPBearer(auto_error=False))] if desk.keys else []
-    app.include_router(_asking_router(), dependencies=key)
-    app.include_router(_told_router(), dependencies=key)
+    app.include_router(_asking_router(), dependencies=keys_of(app))
+    app.include_router(_told_router(), dependencies=keys_of(app))
     app.include_router(_health_router())
     add_page(app)
     return app
+
+
+def keys_of(app: FastAPI) -> list[Any]:
+    """Return what tells in the OpenAPI document that a route needs a key, where it does."""
+    return [Security(HTTPBearer(auto_error=False))] if app.state.desk.keys else []
 
 
 def desk_of(request: Request) -> Desk:

@@ -1,0 +1,125 @@
+"""How a job's prompts are asked: within the server, or of a server over HTTP."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import orjson
+from starlette.requests import Request
+from starlette.types import Message
+
+from weitiao.serving import asking
+from weitiao.serving.answering import SEEN
+from weitiao.serving.desk import LOG, Desk, Seen
+from weitiao.serving.faults import RequestError
+from weitiao.serving.jobs.asks import ROUTES
+from weitiao.serving.sending import whole
+from weitiao.serving.shapes import ChatShape, PlainShape, TextShape
+from weitiao.serving.wire import ChatRequest, CompletionRequest, GenerateRequest
+from weitiao.words import language
+
+Asker = Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
+"""Takes a route and a body, returns the answer's; see :class:`RefusedError` for what it raises."""
+
+_LOOK_SECONDS = 0.05
+_GIVES_WAY_SECONDS = 30.0
+_LONGEST_ANSWER = 3600.0
+
+
+class RefusedError(Exception):
+    """What was asked is not answered: the status, or 0 where nobody could be asked, and why."""
+
+    def __init__(
+        self, status: int, error: Mapping[str, Any], retry_after: float | None = None
+    ) -> None:
+        super().__init__(status, error)
+        self.status, self.error, self.retry_after = status, error, retry_after
+
+
+def within(desk: Desk) -> Asker:
+    """Ask the engine as a request does, but only when no request waits for it."""
+
+    async def ask(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        await _give_way(desk)
+        seen = Seen(uuid.uuid4().hex, language(), asyncio.get_running_loop().time(), "jobs")
+        scope = {"type": "http", "method": "POST", "path": url, "query_string": b"", "headers": []}
+        request = Request({**scope, SEEN: seen}, _silence)
+        try:
+            return await _answered(desk, request, url, body)
+        except RequestError as error:
+            refused = error
+        except Exception:
+            # As at the front: a defect that one prompt meets does not end the others.
+            LOG.exception("defect", extra={"fields": {"id": seen.id}})
+            refused = RequestError("serve.error.internal", id=seen.id)
+        raise RefusedError(refused.status, refused.body()["error"], refused.retry_after)
+
+    return ask
+
+
+async def _answered(
+    desk: Desk, request: Request, url: str, body: Mapping[str, Any]
+) -> dict[str, Any]:
+    asked = ROUTES[url].model_validate(body)
+    shape: ChatShape | TextShape | PlainShape
+    if isinstance(asked, ChatRequest):
+        questions = await asking.of_chat(desk, asked)
+        shape = ChatShape(questions, bool(asked.logprobs), False)
+    elif isinstance(asked, CompletionRequest):
+        questions = await asking.of_text(desk, asked)
+        shape = TextShape(questions, (), asked.logprobs is not None, False)
+    else:
+        questions = await asking.of_question(desk, cast("GenerateRequest", asked))
+        shape = PlainShape(questions)
+    response = await whole(desk, request, questions, shape)
+    return cast("dict[str, Any]", orjson.loads(response.body))
+
+
+async def _give_way(desk: Desk) -> None:
+    """Wait until nobody does, but not for ever: a job on a busy server still gets on."""
+    try:
+        async with asyncio.timeout(_GIVES_WAY_SECONDS):
+            while desk.service.engine.load().waiting:
+                await asyncio.sleep(_LOOK_SECONDS)
+    except TimeoutError:
+        return
+
+
+async def _silence() -> Message:
+    """Be a client that never goes away."""
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+@asynccontextmanager
+async def over_http(server: str, key: str | None) -> AsyncIterator[Asker]:
+    """Yield what asks the server at that address, with that key."""
+    import httpx2
+
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    timeout = httpx2.Timeout(_LONGEST_ANSWER, connect=10.0)
+    async with httpx2.AsyncClient(
+        base_url=server, headers=headers, timeout=timeout, trust_env=False
+    ) as client:
+
+        async def ask(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
+            try:
+                # In ASCII: half of a character is refused by the server, not by ourselves.
+                content = json.dumps(body)
+                kind = {"content-type": "application/json"}
+                reply = await client.post(url, content=content, headers=kind)
+                told = reply.json()
+            except (httpx2.HTTPError, ValueError) as error:
+                raise RefusedError(0, {"message": str(error) or type(error).__name__}) from error
+            if reply.status_code == 200:
+                return cast("dict[str, Any]", told)
+            given = told.get("error") if isinstance(told, dict) else None
+            # What stands between may answer, too, and in a shape of its own.
+            why = given if isinstance(given, dict) else {"message": reply.text[:200]}
+            after = reply.headers.get("retry-after", "")
+            raise RefusedError(reply.status_code, why, float(after) if after.isdecimal() else None)
+
+        yield ask

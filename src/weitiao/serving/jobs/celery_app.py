@@ -1,0 +1,48 @@
+"""What Celery's workers run, beside a server that has ``--jobs redis://…``, on its computer:
+
+``python -m celery -A weitiao.serving.jobs.celery_app worker``
+
+They load no model: they ask the server. Its environment tells them where everything is:
+
+``WEITIAO_JOBS``: the broker's address, the same as the server's (by default
+``redis://127.0.0.1:6379/0``). ``WEITIAO_JOBS_FILE``: the server's table of jobs.
+``WEITIAO_JOBS_SERVER``: the server's address (by default ``http://127.0.0.1:8000``).
+``WEITIAO_JOBS_KEY``: a key of the server's, where it asks for one.
+"""
+
+import asyncio
+import os
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from weitiao.errors import RunError
+from weitiao.serving.jobs.asking import over_http
+from weitiao.serving.jobs.celery_broker import TASK, celery
+from weitiao.serving.jobs.options import JobOptions
+from weitiao.serving.jobs.store import Store
+from weitiao.serving.jobs.worker import work
+
+app = celery(os.environ.get("WEITIAO_JOBS") or "redis://127.0.0.1:6379/0")
+
+
+@app.task(name=TASK)  # type: ignore[untyped-decorator]
+def do_job(job: str, how: dict[str, Any]) -> None:
+    """Do that job, unless somebody has it already.
+
+    Raises:
+        RunError: the table of jobs is not named, or cannot be written.
+    """
+    asyncio.run(_do(job, JobOptions.model_validate(how)))
+
+
+async def _do(job: str, options: JobOptions) -> None:
+    file = os.environ.get("WEITIAO_JOBS_FILE", "")
+    if not Path(file).is_file():
+        raise RunError("jobs.no_file", path=file or "–")
+    server = os.environ.get("WEITIAO_JOBS_SERVER") or "http://127.0.0.1:8000"
+    with closing(Store(Path(file))) as store:
+        claimed = store.claim(job)
+        if claimed is not None:
+            async with over_http(server, os.environ.get("WEITIAO_JOBS_KEY")) as ask:
+                await work(store, claimed, ask, options)

@@ -1,0 +1,33 @@
+"""How long work is done, each option declared once."""
+
+from pydantic import Field
+
+from weitiao.records.options import Options
+
+
+class JobOptions(Options):
+    """Who does the jobs, how much at once, and how long they are kept."""
+
+    broker: str | None = Field(default=None, pattern=r"^(rediss?|amqps?)://", repr=False)
+    """The address through which Celery's workers are woken; without it the server does the jobs."""
+
+    parallel: int = Field(default=2, ge=1, le=64)
+    """Prompts of one job that are asked at the same time."""
+
+    max_items: int = Field(default=10_000, ge=1)
+    """The most prompts, turns or rows of one job."""
+
+    max_jobs: int = Field(default=100, ge=1)
+    """Jobs that may wait or run; what comes beyond is asked to come back later."""
+
+    stale_seconds: float = Field(default=30, gt=0)
+    """A worker not heard of for so long is taken for dead, and its job is queued again."""
+
+    max_attempts: int = Field(default=3, ge=1)
+    """How many workers in a row may die of a job, without one new answer, before it has failed."""
+
+    patience_seconds: float = Field(default=300, gt=0)
+    """How long a job waits for a server or an engine that does not answer, before it has failed."""
+
+    keep_days: float = Field(default=30, gt=0)
+    """Jobs that ended so many days ago are deleted, with their results."""

@@ -1,0 +1,192 @@
+"""The table: one worker at a time, results once, and what becomes of dead workers' jobs."""
+
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from weitiao.errors import RunError
+from weitiao.serving.jobs.store import Job, Store
+
+WHY = RunError("jobs.failed.worker_died", attempts=2)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "jobs.sqlite")
+
+
+def queued(store: Store, items: int = 3) -> Job:
+    return store.add("", "batch", {"model": "m"}, [{"ask": i} for i in range(items)])
+
+
+def claimed(store: Store) -> Job:
+    job = store.claim()
+    assert job is not None
+    return job
+
+
+def dies(store: Store) -> None:
+    """Let the worker of the running job be silent for too long."""
+    time.sleep(0.02)
+    store.requeue(0.01, 2, WHY)
+
+
+def state(store: Store, job: Job) -> str:
+    found = store.get(job.id)
+    assert found is not None
+    return found.state
+
+
+def test_a_job_is_claimed_once_by_many(tmp_path: Path) -> None:
+    stores = [Store(tmp_path / "jobs.sqlite") for _ in range(8)]
+    jobs = {queued(stores[0]).id for _ in range(20)}
+    got: list[str] = []
+
+    def claim(store: Store) -> None:
+        while (job := store.claim()) is not None:
+            got.append(job.id)
+
+    threads = [threading.Thread(target=claim, args=(store,)) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(got) == sorted(jobs)
+
+
+def test_a_worker_that_was_taken_for_dead_writes_nothing_more(store: Store) -> None:
+    job = queued(store)
+    first = claimed(store)
+    assert store.put(first, 0, "of the first")
+    dies(store)
+    second = claimed(store)
+    assert not store.put(first, 1, "too late")
+    assert not store.beat(first)
+    store.end(first)
+    store.release(first)
+    assert state(store, job) == "running"
+    assert [place for place, _ in store.asks(second, left=True)] == [1, 2]
+    assert store.put(second, 0, "again")
+    assert store.put(second, 1, "of the second")
+    assert list(store.results(job.id)) == ["of the first", "of the second"]
+
+
+def test_a_job_that_kills_its_workers_fails_with_the_reason(store: Store) -> None:
+    job = queued(store)
+    for expected in ("queued", "failed"):
+        claimed(store)
+        dies(store)
+        assert state(store, job) == expected
+    found = store.get(job.id)
+    assert found is not None
+    assert found.reason == ("jobs.failed.worker_died", {"attempts": 2})
+    assert found.attempts == 2
+    assert store.retry(job.id)
+    claimed(store)
+    dies(store)
+    assert state(store, job) == "queued"
+
+
+def test_a_long_job_outlives_many_restarts_as_long_as_it_gets_on(store: Store) -> None:
+    job = queued(store, 5)
+    for place in range(4):
+        store.put(claimed(store), place, "line")
+        dies(store)
+        assert state(store, job) == "queued"
+    last = claimed(store)
+    store.put(last, 4, "line")
+    store.end(last)
+    assert state(store, job) == "done"
+    assert len(list(store.results(job.id))) == 5
+
+
+def test_a_job_given_back_counts_as_no_failure(store: Store) -> None:
+    job = queued(store)
+    for _ in range(5):
+        store.release(claimed(store))
+    assert state(store, job) == "queued"
+
+
+def test_who_lives_keeps_its_job(store: Store) -> None:
+    job = queued(store)
+    held = claimed(store)
+    for _ in range(5):
+        time.sleep(0.05)
+        assert store.beat(held)
+        store.requeue(0.2, 2, WHY)
+    assert state(store, job) == "running"
+
+
+def test_a_cancelled_job_of_a_dead_worker_is_not_queued_again(store: Store) -> None:
+    job = queued(store)
+    claimed(store)
+    assert store.cancel(job.id)
+    dies(store)
+    assert state(store, job) == "cancelled"
+
+
+def test_results_survive_the_process_and_come_in_order(tmp_path: Path) -> None:
+    store = Store(tmp_path / "jobs.sqlite")
+    job = queued(store, 210)
+    held = claimed(store)
+    for place in reversed(range(210)):
+        store.put(held, place, str(place))
+    store.close()
+    assert list(Store(tmp_path / "jobs.sqlite").results(job.id)) == [str(i) for i in range(210)]
+
+
+def test_workers_are_told_of_a_job_again_only_when_it_went_astray(store: Store) -> None:
+    job = queued(store)
+    assert store.announce(60, 10) == [job.id]
+    assert store.announce(60, 10) == []
+    store.unannounce([job.id])
+    assert store.announce(60, 10) == [job.id]
+    time.sleep(0.02)
+    assert store.announce(0.01, 10) == [job.id]
+    claimed(store)
+    dies(store)
+    assert store.announce(60, 10) == [job.id]
+
+
+def test_what_is_old_is_deleted_with_its_results(tmp_path: Path) -> None:
+    store = Store(tmp_path / "jobs.sqlite")
+    job, waits = queued(store), queued(store)
+    held = claimed(store)
+    store.put(held, 0, "line")
+    store.end(held)
+    store.purge(1)
+    assert state(store, job) == "done"
+    store.purge(0)
+    assert store.get(job.id) is None
+    assert state(store, waits) == "queued"
+    with sqlite3.connect(tmp_path / "jobs.sqlite") as base:
+        assert base.execute("SELECT count(*) FROM result").fetchone() == (0,)
+        assert base.execute("SELECT count(*) FROM item").fetchone() == (3,)
+
+
+def test_half_of_a_character_does_no_harm(store: Store) -> None:
+    store.add("", "batch", {}, [{"ask": "\ud83d"}])
+    assert store.asks(claimed(store)) == [(0, {"ask": "\ud83d"})]
+
+
+@pytest.mark.parametrize("content", [b"no database at all, but long enough" * 9, None])
+def test_a_file_of_something_else_is_left_alone(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "jobs.sqlite"
+    if content is not None:
+        path.write_bytes(content)
+    else:
+        with sqlite3.connect(path) as base:
+            base.execute("CREATE TABLE other (x)")
+    before = path.read_bytes()
+    with pytest.raises(RunError, match=r"jobs\.sqlite"):
+        Store(path)
+    assert path.read_bytes()[100:] == before[100:]
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="file"):
+        Store(tmp_path / "file" / "jobs.sqlite")
