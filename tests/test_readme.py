@@ -22,8 +22,10 @@ from torch.distributed.run import get_args_parser
 from chat_service import Service, last_user, serving
 from weitiao import cli
 from weitiao.cli.app import command_line
+from weitiao.errors import RecipeError
 from weitiao.evaluation.evaluate import load_results
-from weitiao.plan.recipe import load_recipe
+from weitiao.plan.recipe import load_recipe, options_from
+from weitiao.serving.settings import ServerSettings
 from weitiao.words import set_language
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -212,7 +214,11 @@ def test_options_and_settings_that_are_named_exist(page: str) -> None:
     assert set(_FLAG.findall(text)) - known == set()
     settings = [setting for setting in _SETTING.findall(text) if setting != "key=value"]
     assert settings
-    load_recipe(None, settings)
+    for setting in settings:
+        try:
+            load_recipe(None, [setting])
+        except RecipeError:
+            options_from(ServerSettings, [setting], {})
 
 
 @pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])

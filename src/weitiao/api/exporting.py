@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from weitiao.api.replay import ANSWERS, Kind, Replay
 from weitiao.errors import DataError, RunError
 from weitiao.events import EventLog, Listener
 from weitiao.runs import Run
+from weitiao.words import language
 
 if TYPE_CHECKING:
     from weitiao.evaluation.answers import Answered
@@ -45,6 +47,8 @@ class Exported:
     target: Target | Literal["server"]
     path: Path | None
     parity: Parity
+    note: str | None = None
+    """Why a GGUF has no Modelfile beside it, as a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,7 @@ class _Gate:
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
+            env=os.environ | {"WEITIAO_LANG": language()},
         )
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
@@ -150,12 +155,12 @@ def _one(gate: _Gate, target: Target, material: Material, folder: Path, *, force
 
     made = gate.work / "forms" / target
     gate.log.emit("export.writing", target=target)
-    write_export(target, material, made, _teller(gate.log, target))
+    note = write_export(target, material, made, _teller(gate.log, target)).ollama_refused
     parity = replace(_parity(gate, target, made), forced=force)
     if parity.failures and not force:
         shutil.rmtree(made)
         write_measure(folder / f"{target}.{PARITY}", parity)
-        return Exported(target, None, parity)
+        return Exported(target, None, parity, note)
     if not parity.failures:
         parity = replace(parity, forced=False)
     write_measure(made / PARITY, parity)
@@ -164,7 +169,7 @@ def _one(gate: _Gate, target: Target, material: Material, folder: Path, *, force
     made.rename(final)
     (folder / f"{target}.{PARITY}").unlink(missing_ok=True)
     gate.log.emit("export.done", target=target, path=str(final))
-    return Exported(target, final, parity)
+    return Exported(target, final, parity, note)
 
 
 def _by_server(gate: _Gate, folder: Path) -> Exported:

@@ -252,6 +252,7 @@ def _engine(
     Raises:
         ModelError: the one that was asked for cannot run this model here.
     """
+    from weitiao.models.load import read_config
     from weitiao.serving.vllm_process import find_vllm
 
     python = find_vllm(vllm) if asked in ("auto", "vllm") else None
@@ -259,7 +260,9 @@ def _engine(
         raise ModelError("error.vllm_unnamed")
     if python is not None:
         return _vllm(offer, python, context), None
-    if asked == "transformers" or (asked == "auto" and machine.gpus):
+    # int8 and int4 of an export are for GPUs; there is nothing better for them here.
+    packed = "quantization_config" in read_config(offer.source)
+    if asked == "transformers" or (asked == "auto" and (machine.gpus or packed)):
         return _transformers(offer, context, machine), None
     try:
         return _openvino(offer, context), None

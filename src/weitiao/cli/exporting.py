@@ -99,6 +99,8 @@ def _show(console: Console, exported: api.Exported) -> None:
         sentence(console, say("cli.export.gone"), "red")
         return
     verbatim(console, clean(str(exported.path)))
+    if exported.note is not None:
+        sentence(console, clean(exported.note), "yellow")
 
 
 def _show_table(console: Console, done: list[api.Exported]) -> None:

@@ -35,6 +35,8 @@ def prepare_process() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # compressed-tensors draws bars of its own.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     # PEFT loads bitsandbytes wherever it is installed, and it warns of what only answers use.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if sys.platform == "linux":

@@ -116,7 +116,6 @@ _EXPECTED = {
     "model": "serve.expected.object",
     "greater": "expected.at_least",
     "less": "expected.at_most",
-    "too": "serve.expected.length",
     "missing": "serve.expected.value",
 }
 """What is said of pydantic's error types, by their first word."""
@@ -162,8 +161,10 @@ def _wanted(fault: Mapping[str, Any], tongue: Language) -> str:
         return say("expected.one_of", tongue, choices=choices or context["expected"])
     bounds = ("ge", "le", "gt", "lt", "min_length", "max_length")
     bound = next((context[name] for name in bounds if name in context), "")
-    if kind in ("string_too_short", "string_too_long"):
-        return say("serve.expected.length", tongue, bound=bound)
+    if kind.endswith("too_short"):
+        return say("serve.expected.longer", tongue, bound=bound)
+    if kind.endswith("too_long"):
+        return say("serve.expected.shorter", tongue, bound=bound)
     key = _EXPECTED.get(kind.split("_")[0])
     return say(key, tongue, bound=bound) if key else str(fault["msg"])
 

@@ -34,7 +34,7 @@ class SamplingFields(_Body):
     top_p: float | None = Field(default=None, ge=0, le=1)
     """Sample only from the likeliest tokens that together have this probability."""
 
-    repetition_penalty: float | None = Field(default=None, gt=0, le=10)
+    repetition_penalty: float | None = Field(default=None, ge=0.01, le=10)
     """Above 1, tokens that occurred before become less likely. Not in OpenAI's protocol."""
 
     seed: int | None = None
