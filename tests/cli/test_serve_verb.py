@@ -9,16 +9,21 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
 import pytest
+from safetensors.torch import load_file, save_file
 
 from cli.conftest import one_sentence
 from weitiao import api
 from weitiao.api import feedback
+from weitiao.api.serving import _offer
 from weitiao.errors import ModelError
+from weitiao.evaluation.beside import write_measure
+from weitiao.export.parity import PARITY, load_parity
 from weitiao.models.generate import Sampling
 from weitiao.serving.settings import ServerSettings
 
@@ -210,15 +215,55 @@ def test_a_gguf_is_not_served_by_itself(weitiao, tmp_path):
     assert "GGUF" in one_sentence(weitiao("serve", tmp_path / "m.gguf"))
 
 
-def test_a_file_older_than_what_was_trained_is_written_again(home):
+def test_each_adapter_is_served_by_its_own_weights(home, tmp_path):
     needs("openvino")
     run = api.open_run(str(home / "runs" / "tea"))
-    api.serve(str(run.path), ServerSettings(), engine="openvino")
-    file = run.path / "serving" / "tea-q8_0.gguf"
-    first = file.stat().st_mtime_ns
-    api.serve(str(run.path), ServerSettings(), engine="openvino")
-    assert file.stat().st_mtime_ns == first
-    weights = next(run.adapter.glob("*.safetensors"))
-    os.utime(weights)
-    api.serve(str(run.path), ServerSettings(), engine="openvino")
-    assert file.stat().st_mtime_ns > first
+    other = tmp_path / "other"
+    shutil.copytree(run.adapter, other)
+    file = other / "adapter_model.safetensors"
+    stat = file.stat()
+    save_file({n: w * 3 for n, w in load_file(file).items()}, file, metadata={"format": "pt"})
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+    def written(adapter: Path) -> tuple[str, bytes]:
+        api.serve(str(run.path), ServerSettings(), engine="openvino", adapters={"second": adapter})
+        (found,) = (run.path / "serving").glob("second-*.gguf")
+        return found.name, found.read_bytes()
+
+    first = written(run.adapter)
+    assert written(run.adapter) == first
+    assert written(other)[1] != first[1]
+    assert written(run.adapter) == first
+
+
+def test_an_export_is_served_only_if_it_is_of_these_weights_and_passed(home, tmp_path):
+    needs("openvino")
+    shutil.copytree(home / "runs" / "tea", tmp_path / "tea")
+    run = api.open_run(str(tmp_path / "tea"))
+    list(api.export(run, ["gguf-q8_0"], prompts=2, server=False))
+    made = run.path / "exports" / "gguf-q8_0"
+
+    def served() -> Path:
+        return _offer(str(run.path), {}).weights[0].gguf
+
+    assert served() == made / "model-q8_0.gguf"
+    parity = load_parity(made / PARITY)
+    write_measure(made / PARITY, replace(parity, prompts_differ=1))
+    assert served() is None
+    write_measure(made / PARITY, replace(parity, weights="fp_other"))
+    assert served() is None
+
+
+@pytest.mark.parametrize("name", ["tea", "base", "a/b"])
+def test_a_name_means_one_model(weitiao, home, monkeypatch, name):
+    monkeypatch.chdir(home)
+    said = weitiao("serve", "tea", "--adapter", f"{name}=runs/tea/adapter")
+    assert name in one_sentence(said)
+
+
+def test_a_key_need_not_stand_on_the_command_line(home, monkeypatch):
+    monkeypatch.setenv("WEITIAO_API_KEY", "tea-house-key")
+    with serving("tea", "--engine", "transformers", home=home) as client:
+        assert client.get("/v1/models").status_code == 401
+        told = client.get("/v1/models", headers={"authorization": "Bearer tea-house-key"})
+        assert told.status_code == 200

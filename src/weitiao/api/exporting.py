@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from weitiao.api.begin import chat_format, log_of, recipe_of, source_of
+from weitiao.api.card import card_facts
 from weitiao.api.look import require_trained, system_prompt
 from weitiao.api.replay import ANSWERS, Kind, Replay
+from weitiao.api.serving import fingerprint
 from weitiao.errors import DataError, RunError
 from weitiao.events import EventLog, Listener
 from weitiao.runs import Run
@@ -23,11 +25,9 @@ from weitiao.words import language
 if TYPE_CHECKING:
     from weitiao.evaluation.answers import Answered
     from weitiao.evaluation.compare import Results
-    from weitiao.export.card import CardFacts, Score
     from weitiao.export.merge import Tell, Trained
     from weitiao.export.parity import Parity, ScoreKept
     from weitiao.export.write import Material, Target
-    from weitiao.plan.plan import Plan
     from weitiao.plan.recipe import Recipe
 
 PROMPTS = 32
@@ -120,10 +120,11 @@ def export(
         if (folder / target).exists():
             raise RunError("error.export_exists", path=folder / target)
         require_target(target, material)
-    count = len(load_records(run.records / "test.jsonl"))
-    if not count:
+    records = load_records(run.records / "test.jsonl")
+    if not records:
         raise DataError("error.no_held_out_rows")
-    rows = tuple(held_out(count, prompts, recipe.evaluate.seed))
+    rows = tuple(held_out(len(records), prompts, recipe.evaluate.seed))
+    asked = [records[i] for i in rows]
     with run.lock(), _work(folder) as work:
         gate = _Gate(run, recipe, material.trained, work, rows, log_of(run, listeners))
         gate.ask("trained", "trained", material.trained.folder, work / "trained")
@@ -131,7 +132,7 @@ def export(
             material = replace(material, merged=_merged(material, work / "merged", gate.log))
         for target in targets:
             yield _one(gate, target, material, folder, force=force)
-        if server:
+        if server and any(record.text is None for record in asked):
             yield _by_server(gate, folder)
 
 
@@ -204,7 +205,11 @@ def _parity(gate: _Gate, target: Target, made: Path) -> Parity:
     if gguf is None or not _has_openvino():
         return _compared(gate, target, "transformers", out, out, _size(made))
     by_runner = gate.work / "asked" / f"{target}-openvino"
-    gate.ask(target, "openvino", gguf, by_runner)
+    try:
+        gate.ask(target, "openvino", gguf, by_runner)
+    except RunError:
+        # OpenVINO takes fewer models than GGUF does; the report names who answered.
+        return _compared(gate, target, "transformers", out, out, _size(made))
     return _compared(gate, target, "openvino", by_runner, out, _size(made))
 
 
@@ -241,6 +246,7 @@ def _compared(
         scores=_scores(results),
         trained=Form(_trained_size(gate.trained), trained.memory, trained.tokens_per_second),
         form=Form(size, told.memory, told.tokens_per_second),
+        weights=fingerprint(gate.trained.source, gate.trained.folder),
     )
 
 
@@ -289,67 +295,10 @@ def _material(run: Run, recipe: Recipe) -> Material:
     return Material(
         Trained(source_of(recipe), run.model if settled.method == "full" else run.adapter),
         chat,
-        _facts(run, recipe, settled),
+        card_facts(run, recipe, settled),
         system=system_prompt(run),
         samples=[sample.ids.tolist() for sample in load_samples(drawn, chat, recipe.data)],
     )
-
-
-def _facts(run: Run, recipe: Recipe, settled: Plan) -> CardFacts:
-    """Return what the card tells of the run."""
-    from weitiao.evaluation.report.facts import read_facts
-    from weitiao.export.card import CardFacts, license_of
-    from weitiao.records.report import load_report
-
-    rows, happened = load_report(run.records / "report.json"), read_facts(run).training
-    low_rank = settled.method in ("lora", "qlora")
-    return CardFacts(
-        name=run.path.resolve().name,
-        base=recipe.model.name,
-        license=license_of(source_of(recipe)),
-        languages=_languages(run),
-        rows_kept=rows.kept,
-        rows_rejected=rows.rejected,
-        method=settled.method,
-        learning_rate=settled.learning_rate,
-        epochs=settled.epochs,
-        steps=happened.best_step if happened and happened.best_step else settled.steps,
-        seed=settled.seed,
-        rank=settled.lora_rank if low_rank else None,
-        alpha=settled.lora_alpha if low_rank else None,
-        quantization=None if settled.quantization == "none" else settled.quantization,
-        scores=_measured(run),
-    )
-
-
-def _measured(run: Run) -> tuple[Score, ...]:
-    """Return the scores that have an interval, the deciding one first; none before evaluation."""
-    from weitiao.evaluation.evaluate import load_results
-    from weitiao.export.card import Score
-
-    if not run.stage_done("evaluate"):
-        return ()
-    results = load_results(run.evaluation / "results.json")
-    lines = sorted(results.scores, key=lambda line: line.name != results.verdict.score)
-    return tuple(
-        Score(line.name, line.base.value, line.tuned.value, change.low, change.high, line.rows)
-        for line in lines
-        if (change := line.difference).low is not None and change.high is not None
-    )
-
-
-def _languages(run: Run) -> tuple[str, ...]:
-    """Return zh, en or both: what a tenth of the training answers or more is written in."""
-    import re
-
-    from weitiao.records.prepare import load_records
-
-    chinese = [
-        re.search("[一-鿿]", record.answer or record.text or "") is not None
-        for record in load_records(run.records / "train.jsonl")
-    ]
-    share = sum(chinese) / max(len(chinese), 1)
-    return tuple(name for name, part in (("zh", share), ("en", 1 - share)) if part >= 0.1)
 
 
 def _merged(material: Material, out: Path, log: EventLog) -> Path:
@@ -381,7 +330,7 @@ def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def page(folder: Path) -> Path:
+def page(folder: Path, title: str) -> Path:
     """Write ``table.html`` into ``folder`` from the gate's reports on all forms in it.
 
     Raises:
@@ -396,5 +345,6 @@ def page(folder: Path) -> Path:
     if not found:
         raise RunError("error.parity_unreadable", path=folder / PARITY)
     path, machine = folder / "table.html", probe(folder)
-    write_page(folder.resolve().parent.name, str(machine), found, path)
+    on = machine.gpus[0].name if machine.gpus else f"{machine.cores} × CPU"
+    write_page(title, on, found, path)
     return path

@@ -102,7 +102,7 @@ def _by_transformers(spec: Replay, run: Run, recipe: Recipe, settled: Plan) -> N
     made = answerer(
         voice.model,
         chat,
-        Sampling(settled.max_new_tokens),
+        Sampling(settled.max_new_tokens, repetition_penalty=recipe.evaluate.repetition_penalty),
         pad_id=tokenizer.pad_token_id,
         identity=f"{spec.kind} {spec.path}",
         loss_budget=settled.micro_batch_tokens,

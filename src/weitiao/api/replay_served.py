@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import subprocess
 import sys
 import time
@@ -50,7 +51,8 @@ def by_openvino(spec: Replay, run: Run, recipe: Recipe, settled: Plan) -> None:
     with asyncio.Runner() as runner:
         runner.run(engine.start())
         try:
-            sampling = Sampling(settled.max_new_tokens)
+            penalty = recipe.evaluate.repetition_penalty
+            sampling = Sampling(settled.max_new_tokens, repetition_penalty=penalty)
             made = Answerer(
                 chat,
                 lambda prompts: runner.run(_all(engine, prompts, sampling, chat.stop_ids)),
@@ -60,8 +62,7 @@ def by_openvino(spec: Replay, run: Run, recipe: Recipe, settled: Plan) -> None:
                 recipe.data.reasoning,
             )
             records, _, rate = answers_of(spec, run, settled, made)
-            family = [psutil.Process(), *psutil.Process().children(recursive=True)]
-            peak = sum(process.memory_info().rss for process in family)
+            peak = _peak(psutil.Process())
         finally:
             runner.run(engine.close())
     own = Tokenizer(str(path))
@@ -72,6 +73,19 @@ def by_openvino(spec: Replay, run: Run, recipe: Recipe, settled: Plan) -> None:
         return found
 
     write_told(Path(spec.out), Told(prompts_of(records, by_file), peak, rate))
+
+
+def _peak(process: psutil.Process) -> int:
+    """Return the most bytes that a process and its children held, each at its own peak.
+
+    Where the system does not tell a peak (not Linux), what they hold now.
+    """
+    total = 0
+    for member in (process, *process.children(recursive=True)):
+        status = Path(f"/proc/{member.pid}/status")
+        peak = re.search(r"VmHWM:\s+(\d+)", status.read_text()) if status.exists() else None
+        total += int(peak[1]) << 10 if peak else member.memory_info().rss
+    return total
 
 
 async def _all(
@@ -103,14 +117,21 @@ def by_server(spec: Replay, run: Run, recipe: Recipe, settled: Plan) -> None:
     tokenizer: Any = chat.tokenizer
     records = load_records(run.records / "test.jsonl")
     asked = {
-        tuple(chat.prompt_ids(r.prompt, r.tools)): r for r in map(records.__getitem__, spec.rows)
+        tuple(chat.prompt_ids(r.prompt, r.tools)): r
+        for r in map(records.__getitem__, spec.rows)
+        if r.text is None
     }
     texts: dict[tuple[int, ...], str] = {}
 
     with _served(spec.path) as (client, process):
 
         def one(prompt: list[int]) -> Generation:
-            sampling = {"temperature": 0, "max_tokens": settled.max_new_tokens}
+            sampling = {
+                "temperature": 0,
+                "top_p": 1,
+                "repetition_penalty": recipe.evaluate.repetition_penalty,
+                "max_tokens": settled.max_new_tokens,
+            }
             record = asked.get(tuple(prompt))
             if record is None:  # a row that training had to shorten
                 told = client.post("/v1/completions", json={"prompt": prompt, **sampling})
@@ -118,15 +139,18 @@ def by_server(spec: Replay, run: Run, recipe: Recipe, settled: Plan) -> None:
                 told = client.post(
                     "/v1/chat/completions", json={**_conversation(record), **sampling}
                 )
-            choice = told.raise_for_status().json()["choices"][0]
+            if told.is_error:  # refused: an answer that is none, which the gate counts
+                texts[()] = ""
+                return Generation([], False)
+            choice = told.json()["choices"][0]
             text = choice["text"] if record is None else _said(choice["message"])
             ids = tokenizer.encode(text, add_special_tokens=False)
             texts[tuple(ids)] = text
             return Generation(ids, choice["finish_reason"] == "stop")
 
         def by_server(record: Record) -> Sequence[int]:
-            told = client.post("/tokenize", json=_conversation(record)).raise_for_status()
-            found: list[int] = told.json()["tokens"]
+            told = client.post("/tokenize", json=_conversation(record))
+            found: list[int] = [] if told.is_error else told.json()["tokens"]
             return found
 
         made = Answerer(
@@ -139,8 +163,7 @@ def by_server(spec: Replay, run: Run, recipe: Recipe, settled: Plan) -> None:
         )
         rows, _, rate = answers_of(spec, run, settled, made)
         prompts = prompts_of(rows, by_server)
-        family = [process, *process.children(recursive=True)]
-        peak = sum(member.memory_info().rss for member in family)
+        peak = _peak(process)
     write_told(Path(spec.out), Told(prompts, peak, rate))
 
 

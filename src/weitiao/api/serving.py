@@ -144,7 +144,7 @@ def _offer(target: str, adapters: Mapping[str, Path]) -> Offer:
     from weitiao.serving.engine import Sampling
 
     try:
-        return _offer_of_run(open_run(target), adapters)
+        return _named(_offer_of_run(open_run(target), adapters))
     except RunError as error:
         if error.key not in ("error.run_missing", "error.run_missing_near"):
             raise
@@ -161,7 +161,16 @@ def _offer(target: str, adapters: Mapping[str, Path]) -> Offer:
         source = find_model(target)
         weights = (Weights(source.name.rstrip("/").split("/")[-1]), *more)
     chat = ChatFormat(load_tokenizer(source))
-    return Offer(source, chat, weights, _cache_of(source), Sampling(512))
+    return _named(Offer(source, chat, weights, _cache_of(source), Sampling(512)))
+
+
+def _named(offer: Offer) -> Offer:
+    """Return the offer if each of its names means one model, and can be a file's."""
+    names = [weights.name for weights in offer.weights]
+    for name in names:
+        if names.count(name) > 1 or "/" in name or "\\" in name:
+            raise RunError("error.serve_name", name=name)
+    return offer
 
 
 def _offer_of_run(run: Run, adapters: Mapping[str, Path]) -> Offer:
@@ -172,7 +181,8 @@ def _offer_of_run(run: Run, adapters: Mapping[str, Path]) -> Offer:
     recipe, settled = recipe_of(run), read_plan(run.plan)
     trained = run.model if settled.method == "full" else run.adapter
     exported = [run.path / "exports" / form / "model-q8_0.gguf" for form in ("gguf-q8_0", "ollama")]
-    gguf = next((file for file in exported if file.is_file()), None)
+    weights = fingerprint(source_of(recipe), trained)
+    gguf = next((file for file in exported if _passed(file, weights)), None)
     name, asked = run.path.resolve().name, recipe.evaluate
     tuned = Weights(name, trained, gguf, system_prompt(run))
     return Offer(
@@ -185,6 +195,17 @@ def _offer_of_run(run: Run, adapters: Mapping[str, Path]) -> Offer:
         settled.quantization,
         settled.precision,
     )
+
+
+def _passed(file: Path, weights: str) -> bool:
+    """Return whether an export is of these weights, and passed the gate."""
+    from weitiao.export.parity import PARITY, load_parity
+
+    try:
+        parity = load_parity(file.with_name(PARITY))
+    except RunError:
+        return False
+    return file.is_file() and parity.weights == weights and not parity.failures
 
 
 def _more(adapters: Mapping[str, Path]) -> Iterator[Weights]:
@@ -223,7 +244,7 @@ def _served(offer: Offer) -> Iterator[Served]:
             defaults=offer.sampling,
             created=int(time.time()),
             description=say(key, model=offer.source.name),
-            fingerprint=_fingerprint(offer, weights),
+            fingerprint=fingerprint(offer.source, weights.trained),
         )
 
 
@@ -233,15 +254,20 @@ def _role(offer: Offer, weights: Weights) -> Role:
     return "tuned" if weights is offer.weights[0] else "adapter"
 
 
-def _fingerprint(offer: Offer, weights: Weights) -> str:
-    """Tell these weights from all others, by the age and the size of their files."""
+def fingerprint(source: ModelSource, trained: Path | None) -> str:
+    """Tell weights from all others: an adapter by its content, a model by the age of its files."""
     import xxhash
 
-    parts = [offer.source.location, str(offer.source.revision)]
-    for folder in (weights.trained, Path(offer.source.location)):
+    told = xxhash.xxh3_128(f"{source.location} {source.revision}".encode())
+    for folder in (trained, Path(source.location)):
         for file in sorted(folder.glob("*.safetensors")) if folder else ():
-            parts.append(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}")
-    return "fp_" + xxhash.xxh64_hexdigest("\n".join(parts).encode())
+            told.update(f"{file.name} {file.stat().st_size}".encode())
+            if file.name.startswith("adapter"):
+                told.update(file.read_bytes())
+                told.update(file.with_name("adapter_config.json").read_bytes())
+            else:
+                told.update(f"{file} {file.stat().st_mtime_ns}".encode())
+    return "fp_" + str(told.hexdigest())[:16]
 
 
 def _engine(
@@ -287,31 +313,32 @@ def _vllm(offer: Offer, python: Path, context: int) -> Engine:
 
 def _openvino(offer: Offer, context: int) -> Engine:
     """Return the engine for CPUs, its GGUF files written where they are not there yet."""
+    from weitiao.models.load import read_config
     from weitiao.serving.openvino import OpenVinoEngine, require_openvino
 
     require_openvino()
+    config = read_config(offer.source)
+    scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if scaling.get("rope_type", scaling.get("type", "default")) != "default":
+        # OpenVINO would answer by other positions than those that were trained.
+        raise ModelError("error.openvino_positions", path=offer.source.name)
     files = {w.name: w.gguf or _gguf(offer, w) for w in offer.weights}
     return OpenVinoEngine(files, offer.kept / "openvino", context)
 
 
 def _gguf(offer: Offer, weights: Weights) -> Path:
-    """Write the weights as Q8_0, unless a file newer than they are is there."""
+    """Write the weights as Q8_0, unless a file of these very weights is there."""
     import tempfile
 
     from weitiao.export.gguf_file import require_gguf, write_gguf
-    from weitiao.export.merge import Trained, write_merged
+    from weitiao.export.merge import Trained, require_plain_base, write_merged
     from weitiao.models.load import read_config, weights_folder
 
     require_gguf(read_config(offer.source), offer.source.name)
+    require_plain_base(offer.source)
     stock = weights_folder(offer.source)
-    out = offer.kept / f"{weights.name}-q8_0.gguf"
-    newest = max(
-        file.stat().st_mtime
-        for folder in (stock, weights.trained)
-        if folder is not None
-        for file in folder.glob("*.safetensors")
-    )
-    if out.is_file() and out.stat().st_mtime > newest:
+    out = offer.kept / f"{weights.name}-{fingerprint(offer.source, weights.trained)}-q8_0.gguf"
+    if out.is_file():
         return out
     offer.kept.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=offer.kept, prefix=".new-") as work:
@@ -321,6 +348,8 @@ def _gguf(offer: Offer, weights: Weights) -> Path:
             folder.mkdir()
             write_merged(Trained(offer.source, weights.trained), folder, offer.chat)
         write_gguf(folder, made, "q8_0", offer.chat, weights.name)
+        for old in offer.kept.glob(f"{weights.name}-fp_*-q8_0.gguf"):
+            old.unlink()
         made.replace(out)
     return out
 

@@ -61,7 +61,7 @@ def export(
         _show_table(view.console, done)
         if table:
             sentence(view.console, say("cli.export.page"))
-            verbatim(view.console, clean(str(api.export_page(folder))))
+            verbatim(view.console, clean(str(api.export_page(folder, opened.path.resolve().name))))
     if any(exported.parity.failures for exported in done):
         raise typer.Exit(FAILED)
 

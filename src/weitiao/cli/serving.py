@@ -1,5 +1,6 @@
 """The verb that puts a model behind a server."""
 
+import os
 import secrets
 import sys
 from pathlib import Path
@@ -15,6 +16,9 @@ from weitiao.cli.screen import clean, screen, sentence, verbatim
 from weitiao.cli.view import View
 from weitiao.errors import RecipeError
 from weitiao.words import say
+
+KEYS = "WEITIAO_API_KEY"
+"""The variable that holds the keys, parted by blanks, where the command line holds none."""
 
 
 def serve(
@@ -36,9 +40,12 @@ def serve(
     """Serve a model."""
     from weitiao.api.serving import ENGINES
     from weitiao.plan.recipe import options_from
+    from weitiao.serving.keys import check_exposure
     from weitiao.serving.settings import ServerSettings
 
-    keys = [secrets.token_urlsafe(24) if key == "new" else key for key in api_key or ()]
+    # A key on the command line can be read by everybody on this computer.
+    given = api_key or os.environ.get(KEYS, "").split()
+    keys = [secrets.token_urlsafe(24) if key == "new" else key for key in given]
     said = {
         "host": host,
         "port": None if port is None else port_number(port),
@@ -47,6 +54,7 @@ def serve(
     }
     server = {name: value for name, value in said.items() if value is not None}
     asked = options_from(ServerSettings, settings or (), {"server": server})
+    check_exposure(asked.server)
     with View(screen()) as view:
         view.wait(say("cli.serve.preparing"))
         ready = api.serve(
@@ -57,7 +65,7 @@ def serve(
             vllm=vllm,
             context=whole("--context", context),
         )
-    _tell(ready, [key for key, said in zip(keys, api_key or (), strict=True) if said == "new"])
+    _tell(ready, [key for key, said in zip(keys, given, strict=True) if said == "new"])
     _run(ready)
 
 

@@ -76,6 +76,8 @@ class Parity:
     scores: tuple[ScoreKept, ...]
     trained: Form
     form: Form
+    weights: str = ""
+    """Tells what was trained from all else; see ``api.serving.fingerprint``."""
     forced: bool = False
 
     @property

@@ -78,6 +78,8 @@ def sentences(parity: Parity, language: Language | None = None) -> list[str]:
                     **values,
                 )
             )
+    if not found and parity.score() is None:
+        return [say("parity.unmeasured", language, **values)]
     return found or [say("parity.kept", language, equal=parity.answers_equal, **values)]
 
 

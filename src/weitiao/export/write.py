@@ -9,7 +9,13 @@ from typing import Literal, cast
 from weitiao.errors import ModelError, RunError
 from weitiao.export.card import CardFacts, Form, model_card
 from weitiao.export.gguf_file import GgufType, require_gguf, write_gguf
-from weitiao.export.merge import Tell, Trained, write_adapter, write_merged
+from weitiao.export.merge import (
+    Tell,
+    Trained,
+    require_plain_base,
+    write_adapter,
+    write_merged,
+)
 from weitiao.export.ollama import chat_pieces, modelfile
 from weitiao.models.load import read_config, weights_on_disk
 from weitiao.plan.shape import ModelShape
@@ -74,6 +80,7 @@ def require_target(target: Target, material: Material) -> None:
         return
     if trained.is_prefix:
         raise ModelError("error.export_prefix")
+    require_plain_base(trained.source)
     if _gguf_type(target) is not None:
         require_gguf(read_config(trained.source), trained.source.name)
     if target == "ollama":

@@ -17,7 +17,7 @@ from peft import (
     get_peft_model_state_dict,
 )
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import DynamicCache, PreTrainedModel
 
@@ -148,10 +148,30 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     if not (folder / "adapter_config.json").is_file():
         raise ModelError("error.adapter_missing", path=str(folder))
     try:
-        return PeftModel.from_pretrained(model, str(folder)).eval()
+        adapted = PeftModel.from_pretrained(model, str(folder)).eval()
     except (OSError, ValueError, RuntimeError, SafetensorError) as cause:
         why = str(cause).splitlines()[0]
         raise ModelError("error.adapter_unreadable", path=str(folder), why=why) from cause
+    require_same_layers(adapted, folder)
+    return adapted
+
+
+def require_same_layers(peft: PeftModel, folder: Path, adapter: str = "default") -> None:
+    """Raise where the file has other weights than the model took: PEFT would pass over them.
+
+    Raises:
+        ModelError: it has.
+    """
+    try:
+        with safe_open(folder / SAFETENSORS_WEIGHTS_NAME, framework="pt") as tensors:
+            stored = set(tensors.keys())
+    except (OSError, SafetensorError) as cause:
+        why = str(cause).splitlines()[0]
+        raise ModelError("error.adapter_unreadable", path=str(folder), why=why) from cause
+    taken = get_peft_model_state_dict(peft, adapter_name=adapter, save_embedding_layers=False)
+    if stored != set(taken):
+        model = transformers_model(peft).name_or_path
+        raise ModelError("error.adapter_other_layers", path=str(folder), model=model)
 
 
 def transformers_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:

@@ -5,12 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict
-from peft.utils import SAFETENSORS_WEIGHTS_NAME
-from safetensors import SafetensorError, safe_open
+from peft import PeftModel
+from safetensors import SafetensorError
 
 from weitiao.errors import ModelError
-from weitiao.models.adapters import load_adapter, transformers_model
+from weitiao.models.adapters import load_adapter, require_same_layers, transformers_model
 from weitiao.models.load import ModelSource, load_model
 from weitiao.models.pair import Voice
 from weitiao.plan.recipe import Quantization
@@ -40,7 +39,7 @@ def load_voices(
             # PEFT makes names of layers from an adapter's, in which no point may stand.
             adapter = f"number{number}"
             _add(peft, folder, adapter, first)
-        _require_same_layers(peft, folder, adapter, source)
+        require_same_layers(peft, folder, adapter)
         found[name] = _voice(peft, adapter)
     if base is not None:
         found[base] = Voice(model) if peft is None else _base_voice(peft)
@@ -66,19 +65,6 @@ def _add(peft: PeftModel, folder: Path, adapter: str, first: Path) -> None:
         why = str(cause).splitlines()[0]
         raise ModelError("error.adapter_unreadable", path=str(folder), why=why) from cause
     peft.eval()
-
-
-def _require_same_layers(peft: PeftModel, folder: Path, adapter: str, source: ModelSource) -> None:
-    """Raise where the file has other weights than the model took: PEFT would pass over them."""
-    try:
-        with safe_open(folder / SAFETENSORS_WEIGHTS_NAME, framework="pt") as tensors:
-            stored = set(tensors.keys())
-    except (OSError, SafetensorError) as cause:
-        why = str(cause).splitlines()[0]
-        raise ModelError("error.adapter_unreadable", path=str(folder), why=why) from cause
-    taken = get_peft_model_state_dict(peft, adapter_name=adapter, save_embedding_layers=False)
-    if stored != set(taken):
-        raise ModelError("error.adapter_other_layers", path=str(folder), model=source.name)
 
 
 def _voice(peft: PeftModel, adapter: str) -> Voice:

@@ -1,0 +1,69 @@
+"""What a run tells in the model card of its exports."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from weitiao.api.begin import source_of
+from weitiao.runs import Run
+
+if TYPE_CHECKING:
+    from weitiao.export.card import CardFacts, Score
+    from weitiao.plan.plan import Plan
+    from weitiao.plan.recipe import Recipe
+
+
+def card_facts(run: Run, recipe: Recipe, settled: Plan) -> CardFacts:
+    """Return what a model card tells of ``run``."""
+    from weitiao.evaluation.report.facts import read_facts
+    from weitiao.export.card import CardFacts, license_of
+    from weitiao.records.report import load_report
+
+    rows, happened = load_report(run.records / "report.json"), read_facts(run).training
+    low_rank = settled.method in ("lora", "qlora")
+    return CardFacts(
+        name=run.path.resolve().name,
+        base=recipe.model.name,
+        license=license_of(source_of(recipe)),
+        languages=_languages(run),
+        rows_kept=rows.kept,
+        rows_rejected=rows.rejected,
+        method=settled.method,
+        learning_rate=settled.learning_rate,
+        epochs=settled.epochs,
+        steps=happened.best_step if happened and happened.best_step else settled.steps,
+        seed=settled.seed,
+        rank=settled.lora_rank if low_rank else None,
+        alpha=settled.lora_alpha if low_rank else None,
+        quantization=None if settled.quantization == "none" else settled.quantization,
+        scores=_measured(run),
+    )
+
+
+def _measured(run: Run) -> tuple[Score, ...]:
+    """Return the scores that have an interval, the deciding one first; none before evaluation."""
+    from weitiao.evaluation.evaluate import load_results
+    from weitiao.export.card import Score
+
+    if not run.stage_done("evaluate"):
+        return ()
+    results = load_results(run.evaluation / "results.json")
+    lines = sorted(results.scores, key=lambda line: line.name != results.verdict.score)
+    return tuple(
+        Score(line.name, line.base.value, line.tuned.value, change.low, change.high, line.rows)
+        for line in lines
+        if (change := line.difference).low is not None and change.high is not None
+    )
+
+
+def _languages(run: Run) -> tuple[str, ...]:
+    """Return zh, en or both: what a tenth of the training answers or more is written in."""
+    from weitiao.records.prepare import load_records
+
+    chinese = [
+        re.search("[一-鿿]", record.answer or record.text or "") is not None
+        for record in load_records(run.records / "train.jsonl")
+    ]
+    share = sum(chinese) / max(len(chinese), 1)
+    return tuple(name for name, part in (("zh", share), ("en", 1 - share)) if part >= 0.1)
