@@ -2,7 +2,7 @@
 
 import { SvelteMap } from "svelte/reactivity";
 import { forget, keep, recall, watch } from "./memory";
-import { before } from "./rows";
+import { along, wayToLast } from "./rows";
 import { complete, listModels, type Piece, Refused } from "./server";
 import type { Column, Conversation, Model, Settings, Version } from "./shapes";
 import { say } from "./words.svelte";
@@ -114,19 +114,16 @@ class Chat {
 
   async #ask(conversation: Conversation, column: Column, signal: AbortSignal): Promise<void> {
     const { settings, turns } = conversation;
-    const last = turns.length - 1;
+    const way = wayToLast(turns);
     column.versions.push({
       text: "", reasoning: "", state: "running", cut: false, error: "",
       requestId: "", thumb: null, correction: "", comment: "",
+      origin: { system: settings.system ?? this.model(column.model)?.system ?? null, way },
     });
     column.shown = column.versions.length - 1;
     const version = column.versions[column.shown]!;
     const system = settings.system === null ? [] : [{ role: "system" as const, content: settings.system }];
-    const messages = [
-      ...system,
-      ...before(conversation, last),
-      { role: "user" as const, content: turns[last]!.question },
-    ];
+    const messages = [...system, ...along(turns, way)];
     try {
       const asked = { ...settings.sampling, model: column.model, messages };
       await complete(asked, signal, (piece) => add(version, piece));

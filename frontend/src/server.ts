@@ -111,6 +111,8 @@ export async function sendFeedback(said: {
   thumb: Thumb;
   correction: string | null;
   comment: string | null;
+  messages: Message[] | null;
+  answer: string;
 }): Promise<void> {
   await call("./v1/feedback", { method: "POST", body: JSON.stringify(said) });
 }

@@ -25,7 +25,15 @@ export interface Message {
 
 export type Thumb = "up" | "down" | null;
 
-/** One answer. Asked again, a model gives another version of it. */
+/** What an answer answers, so that it can be told however the conversation went on. */
+export interface Origin {
+  /** The system prompt in force, the model's own or the user's. */
+  system: string | null;
+  /** Of each turn before, the column and the version that the conversation went on with. */
+  way: [column: number, version: number][];
+}
+
+/** One answer. Origin again, a model gives another version of it. */
 export interface Version {
   text: string;
   reasoning: string;
@@ -38,6 +46,8 @@ export interface Version {
   thumb: Thumb;
   correction: string;
   comment: string;
+  /** Missing where an earlier page kept the answer. */
+  origin?: Origin;
 }
 
 export interface Column {

@@ -22,6 +22,10 @@ from weitiao.records.render import ChatFormat
 from weitiao.records.source import as_read
 from weitiao.serving.app import create_app
 from weitiao.serving.engine import Sampling
+from weitiao.serving.feedback import feedback_router
+from weitiao.serving.feedback_rows import export_feedback
+from weitiao.serving.keeping import KeepOptions
+from weitiao.serving.request_log import RequestLog
 from weitiao.serving.web.page import add_page
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -38,6 +42,9 @@ PICTURES = os.environ.get("WEITIAO_PICTURES")
 """A folder for pictures of the page, for a person to look at."""
 
 LONGEST = 500
+OWN_SYSTEM = {"role": "system", "content": "你是诗人"}
+"""What the model is asked with where the user sets nothing."""
+
 HOSTILE = (
     'A <img src=x onerror="document.title=\'bad\'"> <script>document.title="bad"</script> '
     "[press](javascript:alert(1)) ![seen](https://example.com/x.png) &amp;"
@@ -69,18 +76,20 @@ def reply(ask):
 class Server:
     """The real application with the page, on a free port; what it heard is for tests to look at."""
 
-    def __init__(self, chat=None, feedback=False, models=None, pace=0.001, **options):
+    def __init__(self, chat=None, feedback=False, models=None, log=None, pace=0.001, **options):
         self.engine = CountingEngine(reply, pace=pace)
         made = service(self.engine, **options)
         served = tuple(
             replace(one, chat=chat or one.chat, defaults=Sampling(max_new_tokens=LONGEST))
             for one in made.served
         )
-        self.app = create_app(replace(made, served=served))
+        self.app = create_app(replace(made, served=served, recorder=log))
         if models is not None:
             told = Route("/v1/models", lambda request: JSONResponse({"data": models}))
             self.app.router.routes.insert(0, told)
         add_page(self.app)
+        if log is not None:
+            self.app.include_router(feedback_router(log))
         self.feedback = []
         if feedback:
             self.app.add_api_route("/v1/feedback", self._hear, methods=["POST"])
@@ -333,9 +342,59 @@ def test_thumbs_corrections_and_comments_are_sent(serve, visit):
     expect(button(page, "Bad answer")).to_have_attribute("aria-pressed", "true")
     button(page, "Bad answer").click()
     expect(button(page, "Bad answer")).to_have_attribute("aria-pressed", "false")
-    said = {"request_id": request_id, "thumb": "down", "correction": None, "comment": None}
+    said = {
+        "request_id": request_id,
+        "thumb": "down",
+        "correction": None,
+        "comment": None,
+        "messages": [OWN_SYSTEM, {"role": "user", "content": "one"}],
+        "answer": "tuned says one",
+    }
     corrected = {**said, "correction": "一", "comment": "in Chinese"}
     assert server.feedback == [said, corrected, {**corrected, "thumb": None}]
+
+
+def test_a_correction_is_a_training_row_of_what_was_asked(serve, visit, tmp_path):
+    store = tmp_path / "requests.sqlite"
+    log = RequestLog(store, KeepOptions())
+    try:
+        server = serve(log=log)
+        page = visit(server)
+        ask(page, "one")
+        hear(page, "tuned says one")
+        server.engine.reply = lambda asked: encode(f"now {last_said(asked)}")
+        button(page, "Answer again").click()
+        hear(page, "now one")
+        ask(page, "two")
+        hear(page, "now two")
+        # What is shown and set afterwards is not what the second question was asked with.
+        button(page, "Earlier answer").click()
+        expect(answers(page).first).to_contain_text("tuned says one")
+        button(page, "Settings").click()
+        page.get_by_label("System prompt").fill("Be a captain")
+        page.reload()
+        second = answers(page).last
+        second.get_by_role("button", name="Correct it").click()
+        page.get_by_label("What it should have said").fill("Two it is.")
+        button(page, "Send correction").click()
+        expect(second).to_contain_text("Saved, thank you.")
+    finally:
+        log.close()
+    done = export_feedback(store, tmp_path / "rows.jsonl", "answers")
+    assert (done.rows, done.unknown) == (1, 0)
+    said = [
+        OWN_SYSTEM,
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "now one"},
+        {"role": "user", "content": "two"},
+    ]
+    good = {"role": "assistant", "content": "Two it is."}
+    row = json.loads((tmp_path / "rows.jsonl").read_text(encoding="utf-8"))
+    assert row == {"messages": [*said, good]}
+    export_feedback(store, tmp_path / "pairs.jsonl", "preferences")
+    pair = json.loads((tmp_path / "pairs.jsonl").read_text(encoding="utf-8"))
+    bad = {"role": "assistant", "content": "now two"}
+    assert pair == {"prompt": said, "chosen": [good], "rejected": [bad]}
 
 
 def test_a_refusal_is_shown_as_the_server_says_it(serve, visit):

@@ -198,6 +198,32 @@ def test_what_was_asked_comes_from_the_asker_where_it_is_not_logged(tmp_path: Pa
     assert exported(path, "preferences")[1][0]["rejected"][0]["content"] == "先前"
 
 
+def test_what_was_logged_counts_more_than_what_the_asker_tells(tmp_path: Path) -> None:
+    path = tmp_path / "r.sqlite"
+    told = ({"role": "user", "content": "不是我问的"},)
+    several = ("一", "二\n")
+
+    async def add() -> None:
+        for number, one in ((1, "没说过"), (2, "二"), (3, "没说过"), (4, "没说过")):
+            said = Feedback("down", "更好", messages=told, answer=one)
+            assert await kept.add(f"r{number}", said)
+
+    with log(path, log="full") as kept:
+        kept.record(answered(1))
+        kept.record(replace(answered(2), answers=several))
+        kept.record(replace(answered(3), answers=several))
+        kept.record(replace(answered(4), route="/v1/completions", question="从前"))
+        asyncio.run(add())
+    said = [(entry.feedback.messages, entry.feedback.answer) for entry in feedbacks(path)]
+    asked = tuple(ASKED["messages"])
+    assert said == [
+        (asked, "秘密的回答"),
+        (asked, "二\n"),  # told which of several
+        (asked, None),
+        (None, "秘密的回答"),
+    ]
+
+
 def test_only_questions_that_were_conversations(tmp_path: Path) -> None:
     path = tmp_path / "r.sqlite"
     parts = [{"type": "text", "text": "两"}, {"type": "text", "text": "段"}]

@@ -27,8 +27,8 @@ _MOST_VALUES = 500
 class Entry:
     """One feedback. ``time``: seconds since 1970; ``request``: the answer's id.
 
-    The feedback's ``messages`` and ``answer`` are those of the log where the asker did not tell
-    them: None where both do not know them, or where there were several answers.
+    The feedback's ``messages`` and ``answer`` are those of the log, and what the asker told only
+    where the log holds none; of several logged answers, the one that the asker told. Else None.
     """
 
     request: str
@@ -157,10 +157,12 @@ def _entry(
     question: str | None,
     answers: str | None,
 ) -> Entry:
-    messages = _messages(json.loads(told or question or "null"), route)
+    messages = _messages(json.loads(question or told or "null"), route)
     given: list[str] = json.loads(answers or "[]")
-    if answer is None and len(given) == 1:
+    if len(given) == 1:
         answer = given[0]
+    elif given:
+        answer = next((one for one in given if one.strip() == answer), None)
     return Entry(request, time, model, Feedback(thumb, correction, comment, messages, answer))
 
 
