@@ -190,3 +190,43 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="file"):
         Store(tmp_path / "file" / "jobs.sqlite")
+
+
+def test_only_its_owner_can_read_the_file_and_one_of_before(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    for _ in range(2):
+        store = Store(path)
+        queued(store)
+        files = sorted(tmp_path.iterdir())
+        assert [file.name for file in files] == [path.name, f"{path.name}-shm", f"{path.name}-wal"]
+        assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+        store.close()
+        path.chmod(0o644)
+
+
+@pytest.mark.parametrize("purged", [False, True])
+def test_the_texts_of_a_deleted_job_are_on_the_disk_no_more(tmp_path: Path, purged: bool) -> None:
+    store = Store(tmp_path / "jobs.sqlite")
+    job = store.add("", "batch", {}, [{"ask": f"confidential {i}" * 50} for i in range(40)])
+    held = claimed(store)
+    for place in range(40):
+        store.put(held, place, f"confidential {place}" * 50)
+    store.end(held)
+
+    def found() -> bool:
+        return any(b"confidential" in file.read_bytes() for file in tmp_path.iterdir())
+
+    with sqlite3.connect(tmp_path / "jobs.sqlite") as base:
+        base.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    base.close()
+    assert found()
+    store.purge(0) if purged else store.delete(job.id)
+    assert store.get(job.id) is None
+    assert not found()
+
+
+def test_jobs_are_counted_for_each_owner(store: Store) -> None:
+    for owner in ("one", "one", "other"):
+        store.add(owner, "batch", {}, [{}])
+    claimed(store)
+    assert [store.unfinished(owner) for owner in ("one", "other", "third")] == [2, 1, 0]

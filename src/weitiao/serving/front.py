@@ -3,6 +3,7 @@
 import asyncio
 import re
 import uuid
+from collections.abc import Mapping
 
 import orjson
 from starlette.requests import Request
@@ -74,7 +75,7 @@ class Front:
 
     async def _pass(self, request: Request, seen: Seen, send: Send) -> None:
         check_host(self._desk.options, request.headers.get("host", ""))
-        path = request.url.path
+        path = request.scope["path"]
         if path.startswith(_GUARDED):
             seen.asker = self._desk.keys.name(request.headers.get("authorization", ""))
         if not seen.asker and request.client is not None:
@@ -91,8 +92,13 @@ class Front:
 
         await self._app(request.scope, receive, send)
 
+    def _most(self, request: Request) -> int:
+        """Return how many bytes a body may have: a path may have a limit of its own."""
+        own: Mapping[str, int] = getattr(request.app.state, "body_limits", {})
+        return own.get(request.url.path, self._desk.options.max_body_bytes)
+
     async def _body(self, request: Request) -> bytes:
-        most, body = self._desk.options.max_body_bytes, bytearray()
+        most, body = self._most(request), bytearray()
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > most:
             raise RequestError("serve.error.body", most=most)

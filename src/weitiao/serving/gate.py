@@ -4,6 +4,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
+from threading import Lock
 
 from weitiao.serving.engine import Engine
 from weitiao.serving.faults import RequestError
@@ -54,6 +55,8 @@ class RateLimit:
     def __init__(self, a_minute: int | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._most, self._clock = a_minute, clock
         self._buckets: dict[str, tuple[float, float]] = {}
+        # Requests are counted in several threads.
+        self._one_at_a_time = Lock()
 
     def take(self, asker: str) -> None:
         """Count a request.
@@ -63,13 +66,14 @@ class RateLimit:
         """
         if self._most is None:
             return
-        now = self._clock()
-        left, then = self._buckets.pop(asker, (float(self._most), now))
-        left = min(self._most, left + (now - then) * self._most / 60)
-        # Popped and put back: the first is who asked longest ago, and is forgotten first.
-        self._buckets[asker] = (left - 1 if left >= 1 else left, now)
-        if len(self._buckets) > _MOST_BUCKETS:
-            del self._buckets[next(iter(self._buckets))]
+        with self._one_at_a_time:
+            now = self._clock()
+            left, then = self._buckets.pop(asker, (float(self._most), now))
+            left = min(self._most, left + (now - then) * self._most / 60)
+            # Popped and put back: the first is who asked longest ago, and is forgotten first.
+            self._buckets[asker] = (left - 1 if left >= 1 else left, now)
+            if len(self._buckets) > _MOST_BUCKETS:
+                del self._buckets[next(iter(self._buckets))]
         if left < 1:
             after = math.ceil((1 - left) * 60 / self._most)
             raise RequestError("serve.error.rate", retry_after=after, most=self._most)

@@ -27,7 +27,7 @@ class ServeOptions(Options):
     """Seconds after which a request is given up, counted from its arrival."""
 
     max_body_bytes: int = Field(default=1_000_000, ge=1000)
-    """The largest request in bytes."""
+    """The largest request in bytes; for a job, ``max_job_bytes`` holds."""
 
     rate_limit: int | None = Field(default=None, ge=1)
     """Requests a minute for each key, or for each address where there are no keys."""

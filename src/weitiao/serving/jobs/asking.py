@@ -5,6 +5,7 @@ import json
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from typing import Any, cast
 
 import orjson
@@ -21,8 +22,12 @@ from weitiao.serving.shapes import ChatShape, PlainShape, TextShape
 from weitiao.serving.wire import ChatRequest, CompletionRequest, GenerateRequest
 from weitiao.words import language
 
-Asker = Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
-"""Takes a route and a body, returns the answer's; see :class:`RefusedError` for what it raises."""
+Asker = Callable[[str, Mapping[str, Any], float], Awaitable[dict[str, Any]]]
+"""Takes a route and a body, returns the answer's; see :class:`RefusedError` for what it raises.
+
+The number is how many times as long as the server's deadline the answer may take; a server that
+is asked over HTTP keeps to its own.
+"""
 
 _LOOK_SECONDS = 0.05
 _GIVES_WAY_SECONDS = 30.0
@@ -39,16 +44,41 @@ class RefusedError(Exception):
         self.status, self.error, self.retry_after = status, error, retry_after
 
 
-def within(desk: Desk) -> Asker:
-    """Ask the engine as a request does, but only when no request waits for it."""
+class _Patient:
+    """A desk whose requests may take so many times as long."""
 
-    async def ask(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    def __init__(self, desk: Desk, times: float) -> None:
+        seconds = desk.options.deadline_seconds * times
+        self._desk = desk
+        self.options = desk.options.model_copy(update={"deadline_seconds": seconds})
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._desk, name)
+
+
+def owner_of(key: str) -> str:
+    """Return whose a key's jobs are: its digest, which stays as other keys are added."""
+    return sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def within(desk: Desk, owner: str) -> Asker:
+    """Ask the engine as a request of the owner's does, but only when no request waits for it.
+
+    Each ask takes one from the rate limit of the owner's key, and waits until there is one.
+    """
+    # The owner passed with this key. Where it is gone since, or there are none, all the same.
+    keys = (key for key in desk.options.api_keys if desk.keys and owner_of(key) == owner)
+    asker = next((desk.keys.name(f"Bearer {key}") for key in keys), owner)
+
+    async def ask(url: str, body: Mapping[str, Any], times: float) -> dict[str, Any]:
+        await _take_one(desk, asker)
         await _give_way(desk)
         seen = Seen(uuid.uuid4().hex, language(), asyncio.get_running_loop().time(), "jobs")
         scope = {"type": "http", "method": "POST", "path": url, "query_string": b"", "headers": []}
         request = Request({**scope, SEEN: seen}, _silence)
         try:
-            return await _answered(desk, request, url, body)
+            patient = cast("Desk", _Patient(desk, times))
+            return await _answered(patient, request, url, body)
         except RequestError as error:
             refused = error
         except Exception:
@@ -78,6 +108,15 @@ async def _answered(
     return cast("dict[str, Any]", orjson.loads(response.body))
 
 
+async def _take_one(desk: Desk, asker: str) -> None:
+    """Wait until the asker may ask again, and count it."""
+    while True:
+        try:
+            return desk.rate.take(asker)
+        except RequestError as error:
+            await asyncio.sleep(error.retry_after or 1)
+
+
 async def _give_way(desk: Desk) -> None:
     """Wait until nobody does, but not for ever: a job on a busy server still gets on."""
     try:
@@ -105,7 +144,7 @@ async def over_http(server: str, key: str | None) -> AsyncIterator[Asker]:
         base_url=server, headers=headers, timeout=timeout, trust_env=False
     ) as client:
 
-        async def ask(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        async def ask(url: str, body: Mapping[str, Any], _: float) -> dict[str, Any]:
             try:
                 # In ASCII: half of a character is refused by the server, not by ourselves.
                 content = json.dumps(body)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Annotated, Any, cast
 
 import orjson
@@ -12,6 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from weitiao.serving.answering import seen_of
 from weitiao.serving.app import OurDesk, allowed, desk_of
 from weitiao.serving.faults import ErrorBody
+from weitiao.serving.jobs.asking import owner_of
 from weitiao.serving.jobs.asks import asks_of
 from weitiao.serving.jobs.faults import JobRequestError
 from weitiao.serving.jobs.options import JobOptions
@@ -78,10 +78,11 @@ def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def begin(request: Request, desk: OurDesk, board: _Board, asked: JobRequest) -> Response:
     """Queue a job."""
     spec, asks = asks_of(desk, asked, board.options.max_items, seen_of(request).tongue)
-    waiting = board.store.unfinished()
+    owner = _owner(request)
+    waiting = board.store.unfinished(owner)
     if waiting >= board.options.max_jobs:
         raise JobRequestError("jobs.error.full", retry_after=_COME_BACK, waiting=waiting)
-    job = board.store.add(_owner(request), asked.kind, spec, asks)
+    job = board.store.add(owner, asked.kind, spec, asks)
     board.wake()
     return _told(request, job, 202)
 
@@ -151,11 +152,9 @@ def _told(request: Request, job: Job, status: int = 200) -> Response:
 
 
 def _owner(request: Request) -> str:
-    """Return whose request it is: the digest of its key, which stays as keys are added."""
     if not desk_of(request).keys:
         return ""
-    key = request.headers.get("authorization", "").partition(" ")[2].strip()
-    return sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    return owner_of(request.headers.get("authorization", "").partition(" ")[2].strip())
 
 
 def _json(told: dict[str, Any], status: int = 200) -> Response:

@@ -39,6 +39,7 @@ def add_jobs(app: FastAPI, path: Path, options: JobOptions) -> None:
     announce = announcer(options) if options.broker else None
     jobs = Jobs(Store(path), desk, options, announce)
     app.state.jobs = Board(jobs.store, options, jobs.wake)
+    app.state.body_limits = {ROUTER.prefix: options.max_job_bytes}
     app.include_router(ROUTER, dependencies=keys_of(app))
     rest = app.router.lifespan_context
 
@@ -117,7 +118,7 @@ class Jobs:
         if job is None:
             await self._wait()
         else:
-            await work(self.store, job, within(self._desk), self._options)
+            await work(self.store, job, within(self._desk, job.owner), self._options)
 
     async def _tell(self) -> None:
         """Tell Celery's workers of what waits."""

@@ -10,20 +10,21 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from weitiao.errors import RunError, WeitiaoError
+from weitiao.serving.tables import Tables
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Kind = Literal["batch", "dialogue", "evaluation"]
 
 _VERSION = 1
 _PAGE = 200
-_SCHEMA = """
-CREATE TABLE job (
+_SCHEMA = (
+    """CREATE TABLE job (
     id TEXT PRIMARY KEY,
     owner TEXT NOT NULL,
     kind TEXT NOT NULL,
@@ -41,22 +42,22 @@ CREATE TABLE job (
     cancel INTEGER NOT NULL,
     reason TEXT,
     summary TEXT
-);
-CREATE INDEX job_by_state ON job (state, created);
-CREATE TABLE item (
+)""",
+    "CREATE INDEX job_by_state ON job (state, created)",
+    """CREATE TABLE item (
     job TEXT NOT NULL REFERENCES job ON DELETE CASCADE,
     place INTEGER NOT NULL,
     ask TEXT NOT NULL,
     PRIMARY KEY (job, place)
-) WITHOUT ROWID;
-CREATE TABLE result (
+) WITHOUT ROWID""",
+    """CREATE TABLE result (
     job TEXT NOT NULL REFERENCES job ON DELETE CASCADE,
     place INTEGER NOT NULL,
     line TEXT NOT NULL,
     failed INTEGER NOT NULL,
     PRIMARY KEY (job, place)
-) WITHOUT ROWID;
-"""
+) WITHOUT ROWID""",
+)
 _COLUMNS = (
     "id, owner, kind, spec, total, state, created, started, ended, worker, attempts, reason,"
     " summary, (SELECT count(*) FROM result WHERE job = id),"
@@ -95,7 +96,7 @@ class Store:
     """The table. Threads may share it, and processes its file."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file, or begin it.
+        """Open the file, or begin it, readable by its owner only.
 
         Raises:
             RunError: it cannot be written, or another version wrote it.
@@ -103,10 +104,7 @@ class Store:
         self.path = path
         self._lock = threading.Lock()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._base = sqlite3.connect(
-                path, timeout=20, isolation_level=None, check_same_thread=False
-            )
+            self._base = Tables(path, _SCHEMA, _VERSION).open()
             try:
                 self._begin()
             except BaseException:
@@ -118,20 +116,14 @@ class Store:
             raise RunError("jobs.store_unreadable", path=path) from error
 
     def _begin(self) -> None:
-        self._base.execute("PRAGMA journal_mode = WAL")
+        # One that is there already may have been made when others could still read it.
+        for end in ("", "-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                Path(f"{self.path}{end}").chmod(0o600)
+        self._base.isolation_level = None
+        self._base.execute("PRAGMA busy_timeout = 20000")
         self._base.execute("PRAGMA synchronous = FULL")
         self._base.execute("PRAGMA foreign_keys = ON")
-        with self._base:
-            # Two that begin at the same moment: the second waits here and then finds the tables.
-            self._base.execute("BEGIN IMMEDIATE")
-            (version,) = self._base.execute("PRAGMA user_version").fetchone()
-            (tables,) = self._base.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if version != _VERSION and (version or tables):
-                raise RunError("jobs.store_unreadable", path=self.path)
-            if not version:
-                for statement in filter(str.strip, _SCHEMA.split(";")):
-                    self._base.execute(statement)
-                self._base.execute(f"PRAGMA user_version = {_VERSION}")
 
     def close(self) -> None:
         """Close the file."""
@@ -172,9 +164,10 @@ class Store:
         """Return the owner's last jobs, the newest first."""
         return self._jobs("WHERE owner = ? ORDER BY created DESC LIMIT ?", owner, most)
 
-    def unfinished(self) -> int:
-        """Return how many jobs wait or run."""
-        (number,) = self._ask("SELECT count(*) FROM job WHERE state IN ('queued', 'running')")[0]
+    def unfinished(self, owner: str) -> int:
+        """Return how many of the owner's jobs wait or run."""
+        query = "SELECT count(*) FROM job WHERE state IN ('queued', 'running') AND owner = ?"
+        (number,) = self._ask(query, owner)[0]
         return int(number)
 
     def results(self, job: str) -> Iterator[str]:
@@ -221,8 +214,7 @@ class Store:
 
     def delete(self, job: str) -> None:
         """Forget a job and its results; a worker that runs it stops at its next answer."""
-        with self._change() as base:
-            base.execute("DELETE FROM job WHERE id = ?", (job,))
+        self._forget("id = ?", job)
 
     # What the workers ask.
 
@@ -340,8 +332,15 @@ class Store:
 
     def purge(self, days: float) -> None:
         """Delete what ended so many days ago."""
+        self._forget("ended < ?", time.time() - days * 86_400)
+
+    def _forget(self, which: str, value: object) -> None:
         with self._change() as base:
-            base.execute("DELETE FROM job WHERE ended < ?", (time.time() - days * 86_400,))
+            gone = base.execute(f"DELETE FROM job WHERE {which}", (value,)).rowcount
+        if gone:
+            # From the log beside the file, too; where that fails, SQLite does it by and by.
+            with suppress(sqlite3.Error):
+                self._ask("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _jobs(self, rest: str, *values: object) -> list[Job]:
         return [_job(row) for row in self._ask(f"SELECT {_COLUMNS} FROM job {rest}", *values)]

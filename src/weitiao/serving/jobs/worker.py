@@ -13,7 +13,7 @@ from weitiao.serving.jobs.options import JobOptions
 from weitiao.serving.jobs.scoring import scored
 from weitiao.serving.jobs.store import Job, Store
 
-_UNREACHED, _BUSY = (0, 502, 503), (408, 429)
+_UNREACHED, _BUSY, _LATE = (0, 502, 503), (408, 429), 504
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
 
 
@@ -121,27 +121,41 @@ class _Work:
         try:
             answer = await self._answer(ask["url"], body)
         except RefusedError as refused:
+            error, why = dict(refused.error), self._why(refused, place + 1)
             if dialogue or refused.status in (401, 403):
                 # What comes after a turn without an answer would be another dialogue.
-                why = refused.error.get("message", "–")
-                raise RunError("jobs.failed.refused", item=place + 1, why=why) from refused
-            return {**line, "response": None, "error": dict(refused.error)}, True
+                raise why from refused
+            if refused.status == _LATE:
+                error["message"] = why.sentence()
+            return {**line, "response": None, "error": error}, True
         if dialogue:
             self._said(ask["body"]["messages"], answer)
         return {**line, "response": {"status_code": 200, "body": answer}, "error": None}, False
 
+    def _why(self, refused: RefusedError, item: int) -> RunError:
+        why = refused.error.get("message", "–")
+        if refused.status == _LATE:
+            tries = self._options.deadline_tries
+            return RunError("jobs.failed.deadline", item=item, tries=tries, why=why)
+        return RunError("jobs.failed.refused", item=item, why=why)
+
     async def _answer(self, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Ask until there is an answer; what is busy is waited for, what is gone not for ever."""
-        loop, pause = asyncio.get_running_loop(), _FIRST_PAUSE
+        """Ask until there is an answer; what is busy is waited for, what is gone not for ever.
+
+        What took too long is given twice as long, a few times.
+        """
+        loop, pause, late = asyncio.get_running_loop(), _FIRST_PAUSE, 0
         gone_since: float | None = None
         while True:
             try:
-                return await self._ask(url, body)
+                return await self._ask(url, body, 2.0**late)
             except RefusedError as refused:
-                if refused.status not in (*_UNREACHED, *_BUSY):
+                late += refused.status == _LATE
+                again = refused.status in (*_UNREACHED, *_BUSY, _LATE)
+                if not again or late >= self._options.deadline_tries:
                     raise
                 wait = max(pause, refused.retry_after or 0)
-                if refused.status in _BUSY:
+                if refused.status not in _UNREACHED:
                     gone_since = None
                 else:
                     gone_since = gone_since or loop.time()

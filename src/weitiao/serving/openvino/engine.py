@@ -155,8 +155,8 @@ def _config(ask: Ask) -> dict[str, Any]:
         seed = random.getrandbits(32) if sampling.seed is None else sampling.seed % 2**32
         config |= {
             "do_sample": True,
-            "temperature": sampling.temperature,
-            # OpenVINO takes no 0; the least number keeps the likeliest token alone.
+            # OpenVINO takes no 0, also of 32 bits; these keep the likeliest token alone.
+            "temperature": max(sampling.temperature, 1e-6),
             "top_p": max(sampling.top_p, 1e-6),
             "rng_seed": seed,
         }
