@@ -11,8 +11,8 @@ from trained import FACTS, base_folder, embedded_chat, trained_adapter
 from transformers import AutoModelForCausalLM
 
 from weitiao.errors import ModelError, RunError
-from weitiao.export import TARGETS, Material, require_target, write_export
 from weitiao.export.merge import Trained
+from weitiao.export.write import TARGETS, Material, require_target, write_export
 
 
 @pytest.fixture(scope="module")

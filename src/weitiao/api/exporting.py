@@ -344,7 +344,7 @@ def page(folder: Path, title: str) -> Path:
     found = [load_parity(file) for file in files]
     if not found:
         raise RunError("error.parity_unreadable", path=folder / PARITY)
-    path, machine = folder / "table.html", probe(folder)
+    path, machine = folder / "table.html", probe(folder, for_training=False)
     on = machine.gpus[0].name if machine.gpus else f"{machine.cores} × CPU"
     write_page(title, on, found, path)
     return path

@@ -132,7 +132,9 @@ def serve(
 
     offer = _offer(target, adapters or {})
     positions = ModelShape.from_config(read_config(offer.source)).max_positions
-    chosen, because = _engine(offer, engine, vllm, min(context, positions), probe(Path()))
+    chosen, because = _engine(
+        offer, engine, vllm, min(context, positions), probe(Path(), for_training=False)
+    )
     service = Service(chosen, tuple(_served(offer)), settings.server)
     return Ready(service, settings, offer.kept, because)
 
@@ -330,20 +332,22 @@ def _gguf(offer: Offer, weights: Weights) -> Path:
     """Write the weights as Q8_0, unless a file of these very weights is there."""
     import tempfile
 
-    from weitiao.export.gguf_file import require_gguf, write_gguf
-    from weitiao.export.merge import Trained, require_plain_base, write_merged
+    from weitiao.export.gguf_file import require_gguf, require_plain_base, write_gguf
     from weitiao.models.load import read_config, weights_folder
 
-    require_gguf(read_config(offer.source), offer.source.name)
-    require_plain_base(offer.source)
-    stock = weights_folder(offer.source)
     out = offer.kept / f"{weights.name}-{fingerprint(offer.source, weights.trained)}-q8_0.gguf"
     if out.is_file():
         return out
+    require_gguf(read_config(offer.source), offer.source.name)
+    require_plain_base(offer.source)
+    stock = weights_folder(offer.source)
     offer.kept.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=offer.kept, prefix=".new-") as work:
         folder, made = weights.trained or stock, Path(work) / out.name
         if weights.trained and not weights.whole:
+            # Seconds, for PEFT brings much along.
+            from weitiao.export.merge import Trained, write_merged
+
             folder = Path(work) / "merged"
             folder.mkdir()
             write_merged(Trained(offer.source, weights.trained), folder, offer.chat)

@@ -19,6 +19,7 @@ from transformers import AutoConfig
 
 from weitiao.errors import ModelError
 from weitiao.export.tokenizer_gguf import Vocabulary, read_vocabulary
+from weitiao.models.load import ModelSource, read_config
 from weitiao.plan.shape import ModelShape
 from weitiao.records.record import Message
 from weitiao.records.render import ChatFormat
@@ -67,6 +68,16 @@ def require_gguf(config: Mapping[str, Any], model: str) -> None:
         raise ModelError("error.gguf_architecture", model=model, architecture=named, known=known)
     if (rope := _rope(config)["rope_type"]) not in _ROPES:
         raise ModelError("error.gguf_rope", model=model, rope=rope)
+
+
+def require_plain_base(source: ModelSource) -> None:
+    """Raise for a base stored in few bits: a merge into it would be wrong, or fail.
+
+    Raises:
+        ModelError: it is.
+    """
+    if "quantization_config" in read_config(source):
+        raise ModelError("error.export_quantized_base", model=source.name)
 
 
 def write_gguf(

@@ -65,16 +65,6 @@ class Trained:
         return found
 
 
-def require_plain_base(source: ModelSource) -> None:
-    """Raise for a base stored in few bits: a merge into it would be wrong, or fail.
-
-    Raises:
-        ModelError: it is.
-    """
-    if "quantization_config" in read_config(source):
-        raise ModelError("error.export_quantized_base", model=source.name)
-
-
 def write_merged(
     trained: Trained, out: Path, chat: ChatFormat, tell: Tell = lambda done, total: None
 ) -> None:

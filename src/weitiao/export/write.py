@@ -8,11 +8,10 @@ from typing import Literal, cast
 
 from weitiao.errors import ModelError, RunError
 from weitiao.export.card import CardFacts, Form, model_card
-from weitiao.export.gguf_file import GgufType, require_gguf, write_gguf
+from weitiao.export.gguf_file import GgufType, require_gguf, require_plain_base, write_gguf
 from weitiao.export.merge import (
     Tell,
     Trained,
-    require_plain_base,
     write_adapter,
     write_merged,
 )

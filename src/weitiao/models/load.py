@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
@@ -20,9 +20,7 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
@@ -31,6 +29,9 @@ from transformers.utils import cached_file
 from weitiao.errors import ModelError
 from weitiao.models.quantized import compute_exactly, quantization_config, require_bitsandbytes
 from weitiao.plan.recipe import Precision, Quantization
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 EMBEDDED = "embedded"
 
@@ -191,7 +192,7 @@ def load_model(
     device: torch.device,
     tokens: int = 0,
     quantization: Quantization = "none",
-) -> PreTrainedModel:
+) -> "PreTrainedModel":
     """Return the model in ``dtype`` on ``device``, ready for answers; safetensors only.
 
     ``tokens`` is the size of the tokenizer: a model with fewer entries is refused. Of a
@@ -201,6 +202,9 @@ def load_model(
         ModelError: it cannot be reached or read, is damaged, or is of a kind that cannot be
             trained here; the packages for a quantised model are missing.
     """
+    # Seconds, which a server that computes elsewhere need not wait for.
+    from transformers import AutoModelForCausalLM
+
     options = source.options
     if quantization != "none":
         require_bitsandbytes()
@@ -239,12 +243,14 @@ def load_model(
 
 def load_gguf(
     file: Path, dtype: torch.dtype, device: torch.device
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Return the model and the tokenizer of a GGUF file, its weights made ``dtype`` again.
 
     Raises:
         ModelError: it cannot be read, or is of an architecture that transformers does not take.
     """
+    from transformers import AutoModelForCausalLM
+
     options = {"gguf_file": file.name}
     try:
         model = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=dtype, **options)

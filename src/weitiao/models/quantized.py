@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from transformers import BitsAndBytesConfig
+from transformers.utils.quantization_config import BitsAndBytesConfig
 
 from weitiao.errors import ModelError
 from weitiao.plan.recipe import Quantization

@@ -61,10 +61,11 @@ class Machine:
         return self.available_bytes + self.process_bytes
 
 
-def probe(path: Path = Path(), torch_allowed: bool = True) -> Machine:
+def probe(path: Path = Path(), torch_allowed: bool = True, for_training: bool = True) -> Machine:
     """Look at this machine; ``path`` says whose disk is meant and need not exist yet.
 
-    Without ``torch_allowed`` torch is not imported, and GPUs are not seen.
+    Without ``torch_allowed`` torch is not imported, and GPUs are not seen. ``for_training``:
+    all that a training imports is imported, to tell what it holds.
     """
     import psutil  # type: ignore[import-untyped]
 
@@ -83,7 +84,7 @@ def probe(path: Path = Path(), torch_allowed: bool = True) -> Machine:
         os=platform.platform(terse=True),
         python=platform.python_version(),
         torch=_version("torch"),
-        process_bytes=_held() if torch_allowed else 0,
+        process_bytes=_held() if torch_allowed and for_training else 0,
         bitsandbytes=_version("bitsandbytes") is not None,
         deepspeed=_version("deepspeed") is not None,
     )
