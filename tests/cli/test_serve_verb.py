@@ -151,7 +151,9 @@ def test_a_model_without_a_run_and_a_key_made_anew(home, tiny_base):
         assert [model["weitiao"]["role"] for model in told.json()["data"]] == ["model"]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    "engine", ["transformers", pytest.param("openvino", marks=pytest.mark.slow)]
+)
 def test_an_exported_folder_is_served(home, trained, engine):
     needs(engine)
     made = home / f"out-{engine}"
