@@ -451,7 +451,7 @@ def test_a_key_is_asked_for_and_forgotten_with_the_tab(serve, visit):
 def test_the_language_is_the_browsers_until_it_is_switched(serve, visit):
     server = serve(rate_limit=1)
     page = visit(server, locale="zh-CN")
-    assert page.evaluate("document.documentElement.lang") == "zh-CN"
+    expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
     page.get_by_label("输入问题").fill("one")
     button(page, "发送").click()
     expect(answers(page)).to_contain_text("tuned says one")
@@ -464,7 +464,7 @@ def test_the_language_is_the_browsers_until_it_is_switched(serve, visit):
     expect(button(page, "New conversation")).to_be_visible()
     page.reload()
     expect(button(page, "New conversation")).to_be_visible()
-    assert page.evaluate("document.documentElement.lang") == "en"
+    expect(page.locator("html")).to_have_attribute("lang", "en")
 
 
 def test_what_was_written_is_text_and_nothing_else(serve, visit):

@@ -12,9 +12,10 @@ from small_work import LENGTHS, SAMPLES, events, weights, work
 
 from weitiao.errors import TrainingError
 from weitiao.models.flat import Flat, row_losses
+from weitiao.models.short_memory import short_of_memory
 from weitiao.training import step as step_module
 from weitiao.training.loop import train
-from weitiao.training.memory import memory_now, peak_memory, short_of_memory
+from weitiao.training.memory import memory_now, peak_memory
 from weitiao.training.team import Team
 from weitiao.training.work import begin
 

@@ -1,17 +1,13 @@
 """All forms of a model on one self-contained page."""
 
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from weitiao import __version__
+from weitiao.evaluation.report.template import page_environment
 from weitiao.export import present
 from weitiao.export.parity import Parity
 from weitiao.records.files import write_atomic
-from weitiao.words import LANGUAGES, language, say
+from weitiao.words import language
 
 
 def write_page(title: str, machine: str, found: Sequence[Parity], path: Path) -> None:
@@ -20,23 +16,12 @@ def write_page(title: str, machine: str, found: Sequence[Parity], path: Path) ->
     Raises:
         RunError: the page cannot be written.
     """
-    environment = Environment(
-        loader=PackageLoader("weitiao.export", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    css = (resources.files("weitiao.evaluation.report") / "page.css").read_text(encoding="utf-8")
+    environment = page_environment("weitiao.export")
     page = environment.get_template("page.html.jinja").render(
         title=title,
         machine=machine,
         found=found,
-        css=Markup(css),
         language=language(),
-        languages=LANGUAGES,
         present=present,
-        say=say,
-        version=__version__,
     )
     write_atomic(path, page)

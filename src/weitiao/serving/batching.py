@@ -5,11 +5,10 @@ Each model served has a batch; those that have something to do take turns.
 """
 
 import asyncio
-import gc
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from weitiao.models.adapters import transformers_model
 from weitiao.models.choosing import Chooser, choose, log_probabilities
 from weitiao.models.joining import Rows, joining_rows
 from weitiao.models.pair import Voice
+from weitiao.models.short_memory import give_back, short_of_memory
 from weitiao.serving.engine import Ask, EngineError, Load, Logprob, Step
 from weitiao.words import say
 
@@ -289,7 +289,7 @@ class TransformersEngine:
         desk.running.clear()
         desk.chosen.clear()
         desk.rows = self._rows(desk.voice)
-        _give_back()
+        give_back()
         again = short and not (running == 1 and requests[0].tried_alone)
         if again:
             for request in requests:
@@ -315,7 +315,7 @@ class TransformersEngine:
             request.deliver(EngineError(say("serving.ended")))
         self._desks.clear()
         self._turn = None
-        _give_back()
+        give_back()
 
 
 def _in_loop(
@@ -340,23 +340,3 @@ def _step(request: _Request, token: int, logits_V: torch.Tensor) -> Step:
         logprobs = (Logprob(token, own, top),)
     ends = len(request.chooser.said) + 1 >= request.most
     return Step((token,), "length" if ends else None, logprobs)
-
-
-def short_of_memory(error: BaseException) -> bool:
-    """Return whether ``error`` says that memory is short: PyTorch's, or Python's."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error).lower()
-    sayings: Sequence[str] = (
-        "out of memory",
-        "can't allocate",
-        "not enough memory",
-        "alloc_failed",
-    )
-    return isinstance(error, RuntimeError) and any(saying in text for saying in sayings)
-
-
-def _give_back() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

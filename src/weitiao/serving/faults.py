@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
@@ -10,7 +10,10 @@ from weitiao.errors import WeitiaoError
 from weitiao.words import Language, language, say
 
 _INVALID = "invalid_request_error"
-_KINDS: dict[str, tuple[int, str, str | None]] = {
+Kinds = Mapping[str, tuple[int, str, str | None]]
+"""Key of a sentence → status, OpenAI's type, OpenAI's code."""
+
+_KINDS: Kinds = {
     "serve.error.value": (400, _INVALID, None),
     "serve.error.unsupported": (400, _INVALID, "unsupported_parameter"),
     "serve.error.json": (400, _INVALID, None),
@@ -49,6 +52,8 @@ class RequestError(WeitiaoError):
     ``retry_after``: seconds after which it may be asked again.
     """
 
+    kinds: ClassVar[Kinds] = _KINDS
+
     def __init__(
         self,
         key: str,
@@ -59,7 +64,7 @@ class RequestError(WeitiaoError):
     ) -> None:
         super().__init__(key, **values)
         self.param, self.retry_after = param, retry_after
-        self.status, self.type, self.code = _KINDS[key]
+        self.status, self.type, self.code = self.kinds[key]
 
     def body(self, tongue: Language | None = None) -> dict[str, Any]:
         """Return what is answered, its sentence in ``tongue``."""

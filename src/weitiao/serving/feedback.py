@@ -7,13 +7,12 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from weitiao.errors import WeitiaoError
 from weitiao.serving.app import allowed
-from weitiao.serving.faults import ErrorBody, RequestError
+from weitiao.serving.faults import ErrorBody, Kinds, RequestError
 from weitiao.serving.request_log import Feedback, RequestLog, Thumb
 from weitiao.serving.wire import ChatMessage
 
-_KINDS: dict[str, tuple[int, str, str | None]] = {
+_KINDS: Kinds = {
     "feedback.error.unknown": (404, "invalid_request_error", "request_not_found"),
     "feedback.error.store": (503, "server_error", "store_failed"),
 }
@@ -32,17 +31,7 @@ _REFUSALS = {
 class FeedbackRequestError(RequestError):
     """Feedback that is not taken; see :class:`RequestError`."""
 
-    def __init__(
-        self,
-        key: str,
-        *,
-        param: str | None = None,
-        retry_after: int | None = None,
-        **values: object,
-    ) -> None:
-        WeitiaoError.__init__(self, key, **values)
-        self.param, self.retry_after = param, retry_after
-        self.status, self.type, self.code = _KINDS[key]
+    kinds = _KINDS
 
 
 class FeedbackRequest(BaseModel):

@@ -1,28 +1,10 @@
-"""How much memory is held, and whether an error says that there is too little of it."""
+"""How much memory is held."""
 
-import gc
 import sys
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 import torch
-
-_SAYINGS = ("out of memory", "can't allocate", "alloc_failed", "bad_alloc", "not enough memory")
-
-
-def short_of_memory(error: BaseException) -> bool:
-    """Return whether ``error`` says that memory is short: PyTorch's, its libraries', Python's."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(saying in text for saying in _SAYINGS)
-
-
-def give_back() -> None:
-    """Return what is not in use to the GPU, so that smaller pieces can be cut from it."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def memory_now(device: torch.device, born_bytes: int = 0) -> int:

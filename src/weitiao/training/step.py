@@ -14,7 +14,8 @@ import torch
 
 from weitiao.errors import TrainingError
 from weitiao.models.flat import row_losses
-from weitiao.training.memory import give_back, memory_now, short_of_memory
+from weitiao.models.short_memory import give_back, short_of_memory
+from weitiao.training.memory import memory_now
 from weitiao.training.schedule import learning_rate
 from weitiao.training.work import Engine, Micro
 

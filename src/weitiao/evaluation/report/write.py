@@ -1,14 +1,12 @@
 """Fills the page with the facts of a run, every sentence in both languages."""
 
-from importlib import resources
 from math import inf
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup, escape
 
-from weitiao import __version__
 from weitiao.errors import DataError
 from weitiao.evaluation import present
 from weitiao.evaluation.compare import Results, ScoreResult
@@ -19,6 +17,7 @@ from weitiao.evaluation.report.draw import interval_bars, loss_curve
 from weitiao.evaluation.report.facts import Facts, read_facts
 from weitiao.evaluation.report.forest import forest
 from weitiao.evaluation.report.sections import sections
+from weitiao.evaluation.report.template import page_environment
 from weitiao.evaluation.suite import form_of
 from weitiao.plan.plan import Plan
 from weitiao.records.files import write_atomic
@@ -43,16 +42,8 @@ def write_report(run: Run) -> Path:
 
 
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("weitiao.evaluation.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("weitiao.evaluation.report")
     environment.globals.update(
-        css=Markup((resources.files(__package__) / "page.css").read_text(encoding="utf-8")),
-        version=__version__,
         t=said,
         two=in_both,
         present=present,
@@ -62,7 +53,6 @@ def _environment() -> Environment:
         marked=marked_answers,
         compared=compared,
         poem=_poem,
-        say=say,
         infinity=inf,
         losses_shown=LOSSES_SHOWN,
         categories_lead=_categories_lead,

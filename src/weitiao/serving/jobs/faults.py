@@ -1,10 +1,9 @@
 """What is refused about jobs, in the shape of every other refusal."""
 
-from weitiao.errors import WeitiaoError
-from weitiao.serving.faults import RequestError
+from weitiao.serving.faults import Kinds, RequestError
 
 _INVALID = "invalid_request_error"
-_KINDS: dict[str, tuple[int, str, str | None]] = {
+_KINDS: Kinds = {
     "jobs.error.missing": (400, _INVALID, None),
     "jobs.error.shape": (400, _INVALID, None),
     "jobs.error.items": (400, _INVALID, "too_many_items"),
@@ -20,14 +19,4 @@ _KINDS: dict[str, tuple[int, str, str | None]] = {
 class JobRequestError(RequestError):
     """A request about jobs that is not answered; see :class:`RequestError`."""
 
-    def __init__(
-        self,
-        key: str,
-        *,
-        param: str | None = None,
-        retry_after: int | None = None,
-        **values: object,
-    ) -> None:
-        WeitiaoError.__init__(self, key, **values)
-        self.param, self.retry_after = param, retry_after
-        self.status, self.type, self.code = _KINDS[key]
+    kinds = _KINDS
