@@ -256,11 +256,15 @@ def main() -> None:
     from pydantic import TypeAdapter
 
     from weitiao.errors import WeitiaoError
-    from weitiao.models.runtime import prepare_process
+    from weitiao.models.runtime import leave_out_bitsandbytes, prepare_process
+    from weitiao.plan.plan import read_plan
+    from weitiao.runs import Run
 
     prepare_process()
     spec = TypeAdapter(Replay).validate_json(Path(sys.argv[1]).read_bytes())
     try:
+        if read_plan(Run(Path(spec.run)).plan).quantization == "none":
+            leave_out_bitsandbytes()
         replay(spec)
     except WeitiaoError as error:
         print(error.sentence(), file=sys.stderr)
