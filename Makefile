@@ -29,8 +29,9 @@ check: $(READY)
 	$(BIN)/pytest tests/test_rooms.py tests/test_words.py
 	./frontend/compare.sh
 
+# A worker a core, up to four: each holds up to 1.5 GB.
 test: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow

@@ -38,7 +38,7 @@ def test_five_steps_of_a_qwen_on_alpaca_rows(qwen: Path, shared: Path, tmp_path:
         model=str(qwen),
         overrides=[
             "limit=60", "data.max_tokens=256", "max_steps=5", "train.batch_size=4",
-            "evaluate.rows=3", "max_new_tokens=8",
+            "evaluate.rows=3", "max_new_tokens=8", "evaluate.forgetting=4", "evaluate.memorising=4",
         ],
     )  # fmt: skip
     seen: list[Event] = []
