@@ -17,13 +17,16 @@ from typing import Any
 
 import httpx2
 import pytest
+import torch
 from torch.distributed.run import get_args_parser
 
 from chat_service import Service, last_user, serving
 from weitiao import cli
 from weitiao.cli.app import command_line
 from weitiao.errors import RecipeError
+from weitiao.evaluation import speed
 from weitiao.evaluation.evaluate import load_results
+from weitiao.plan import rules
 from weitiao.plan.recipe import load_recipe, options_from
 from weitiao.serving.settings import ServerSettings
 from weitiao.words import set_language
@@ -79,10 +82,10 @@ class Server:
         command = [str(Path(sys.executable).with_name("weitiao")), *shlex.split(line)[1:]]
         with said.open("wb") as out, log.open("wb") as err:
             self.process = subprocess.Popen([*command, "--port", "0"], stdout=out, stderr=err)
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while self.process.poll() is None and time.monotonic() < until:
             found = re.search(r"http://127\.0\.0\.1:\d+", said.read_text(encoding="utf-8"))
-            if found and httpx2.get(f"{found[0]}/ready").status_code == 200:
+            if found and httpx2.get(f"{found[0]}/ready", timeout=60).status_code == 200:
                 self.address = found[0]
                 return
             time.sleep(0.2)
@@ -94,7 +97,7 @@ class Server:
         process, self.process = self.process, None
         process.send_signal(signal.SIGINT)
         try:
-            assert process.wait(30) == 0, Path("serve.log").read_text(encoding="utf-8")
+            assert process.wait(120) == 0, Path("serve.log").read_text(encoding="utf-8")
         finally:
             process.kill()
             process.wait()
@@ -120,6 +123,21 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """All that a run measures by itself, but less of each; and nobody waits for a busy core."""
+    monkeypatch.setattr(rules, "MOST_QUESTIONS", 20)
+    monkeypatch.setattr(rules, "rows_by_heart", lambda asked, _: 5 if asked is None else asked)
+    monkeypatch.setattr(speed, "LONG", speed.FEWEST_TOKENS)
+    monkeypatch.setattr(speed, "BATCHES", 1)
+    # The model is small: threads would spend their time waiting for each other.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
 def service() -> Iterator[Service]:
     """A service that words a question anew, and drafts what a passage's last line says."""
 
@@ -141,7 +159,7 @@ def run_line(line: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None
         server.start(line)
     elif line.startswith("curl "):
         if shutil.which("curl"):
-            asked = subprocess.run([*shlex.split(line), "-sS", "--fail", "--max-time", "60"])
+            asked = subprocess.run([*shlex.split(line), "-sS", "--fail", "--max-time", "300"])
             assert asked.returncode == 0, line
     elif line.startswith("weitiao "):
         monkeypatch.setattr(sys, "stdin", io.StringIO())  # a conversation ends at once
@@ -165,6 +183,7 @@ def save(text: str) -> None:
     Path(first.removeprefix("# ")).write_text(text, encoding="utf-8")
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("page", PAGES)
 def test_everything_on_the_page_runs(
     page: str, home: Path, service: Service, server: Server, monkeypatch: pytest.MonkeyPatch
@@ -185,6 +204,7 @@ def test_everything_on_the_page_runs(
         pytest.skip("everything else ran, but curl is not installed")
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_quick_demo_runs(home: Path) -> None:
     quick = ("limit=200", "max_steps=2", "rows=8", "max_new_tokens=16", "resamples=100")
     assert cli.main(["demo", *quick]) == 0

@@ -1,40 +1,18 @@
 """The review page in a real browser: by keys and by touch, in both languages, large and small."""
 
-import os
-import shutil
 import threading
-from contextlib import ExitStack
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
 
 import pytest
+from chromium import DESKTOP, expect, is_dark, picture
 
 from people_runs import HOSTILE, people_run
 from weitiao.api import people
 from weitiao.evaluation.people import Store
 from weitiao.words import set_language
 
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (apt-get install chromium)")
-
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-extensions",
-    "--disable-component-update", "--disable-dev-shm-usage", "--no-first-run", "--disable-sync",
-]  # fmt: skip
-DESKTOP = {"viewport": {"width": 1280, "height": 800}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 ROWS = 4
-PICTURES = os.environ.get("WEITIAO_PICTURES")
-"""A folder for pictures of the page, for a person to look at."""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api.expect.set_options(timeout=20_000)  # the machine may be busy
-    with sync_api.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture
@@ -42,48 +20,25 @@ def run(tmp_path):
     return people_run(tmp_path / "tea", ROWS)
 
 
+@contextmanager
+def reviewed(run, **options):
+    """Serve the page for a run; yields its address."""
+    with people.reviewing([run], people.match([run]), 0, **options) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield server.address
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 @pytest.fixture
-def serve(run):
+def review(run):
     """Serve the page anew, with options; the servers end with the test."""
     with ExitStack() as ends:
-
-        def begin(**options):
-            matched = people.match([run])
-            server = ends.enter_context(people.reviewing([run], matched, 0, **options))
-            thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-            thread.start()
-            ends.callback(thread.join)
-            ends.callback(server.shutdown)
-            return server.address
-
-        yield begin
+        yield lambda **options: ends.enter_context(reviewed(run, **options))
     set_language("en")
-
-
-@pytest.fixture
-def visit(browser):
-    """Open an address; the page fails the test if a script fails or anything foreign is loaded."""
-    with ExitStack() as ends:
-        wrong = []
-
-        def open_page(address, **kind):
-            context = browser.new_context(**(kind or DESKTOP), locale="en-US")
-            ends.callback(context.close)
-            page = context.new_page()
-            page.set_default_timeout(20_000)
-            page.on("pageerror", lambda error: wrong.append(str(error)))
-            ours = address.partition("#")[0]
-            page.on("request", lambda r: r.url.startswith(ours) or wrong.append(r.url))
-            page.goto(address)
-            return page
-
-        yield open_page
-        assert wrong == []
-
-
-def picture(page, name):
-    if PICTURES:
-        page.screenshot(path=Path(PICTURES) / f"{name}.png", full_page=True)
 
 
 def enter(page, name):
@@ -100,7 +55,7 @@ def votes(run):
 
 
 def shown_done(page, done):
-    sync_api.expect(page.locator("#count")).to_have_text(f"{done} of {ROWS}")
+    expect(page.locator("#count")).to_have_text(f"{done} of {ROWS}")
 
 
 def prefer_minutes(page):
@@ -108,9 +63,9 @@ def prefer_minutes(page):
     return "1" if "分钟。" in page.locator("#a .text").inner_text() else "3"
 
 
-def test_a_whole_review_by_keys(run, serve, visit):
-    page = visit(serve())
-    picture(page, "start")
+def test_a_whole_review_by_keys(run, review, visit):
+    page = visit(review())
+    picture(page, "review-start")
     enter(page, "李雷")
     for done in range(ROWS):
         shown_done(page, done)
@@ -123,23 +78,23 @@ def test_a_whole_review_by_keys(run, serve, visit):
         page.keyboard.type("q1 时间说清楚了")
         page.keyboard.press("Escape")
         if not done:
-            picture(page, "row")
+            picture(page, "review-row")
         page.keyboard.press("Enter")
-    sync_api.expect(page.get_by_text("That was the last row")).to_be_visible()
+    expect(page.get_by_text("That was the last row")).to_be_visible()
     page.get_by_role("button", name="Show the result").click()
-    sync_api.expect(page.locator("#headline")).to_contain_text("tuned is better on 4 of 4")
-    picture(page, "end")
+    expect(page.locator("#headline")).to_contain_text("tuned is better on 4 of 4")
+    picture(page, "review-end")
     found = votes(run)
     assert [v.better for v in found] == ["other"] * ROWS
     assert {(v.one, v.other) for v in found} == {((False,) * 3, (True,) * 3)}
     assert {v.comment for v in found} == {"q1 时间说清楚了"}
 
 
-def test_a_whole_review_by_touch_on_a_phone_in_chinese(run, serve, visit):
+def test_a_whole_review_by_touch_on_a_phone_in_chinese(run, review, visit):
     set_language("zh")
-    page = visit(serve(reviewer="韩梅梅"), **PHONE)
+    page = visit(review(reviewer="韩梅梅"), **PHONE)
     for done in range(ROWS):
-        sync_api.expect(page.locator("#count")).to_have_text(f"{done}/{ROWS}")
+        expect(page.locator("#count")).to_have_text(f"{done}/{ROWS}")
         wide = page.evaluate("document.documentElement.scrollWidth")
         assert wide <= 390, "the page is wider than the phone"
         for button in page.locator("#choice button").all():
@@ -150,16 +105,16 @@ def test_a_whole_review_by_touch_on_a_phone_in_chinese(run, serve, visit):
         page.get_by_role("button", name=f"{letter} 更好").tap()
         page.get_by_role("button", name=f"回答 {letter}，正确：是").tap()
         if not done:
-            picture(page, "phone")
+            picture(page, "review-phone")
         page.get_by_role("button", name="保存，下一条").tap()
     page.get_by_role("button", name="查看结果").tap()
-    sync_api.expect(page.locator("#headline")).to_contain_text("微调后")
-    picture(page, "phone-end")
+    expect(page.locator("#headline")).to_contain_text("微调后")
+    picture(page, "review-phone-end")
     assert [(v.reviewer, v.better) for v in votes(run)] == [("韩梅梅", "other")] * ROWS
 
 
-def test_a_reload_goes_on_and_back_shows_what_was_said(run, serve, visit):
-    page = visit(serve())
+def test_a_reload_goes_on_and_back_shows_what_was_said(run, review, visit):
+    page = visit(review())
     enter(page, "Li")
     shown_done(page, 0)
     for done, key in enumerate("12", start=1):
@@ -169,50 +124,50 @@ def test_a_reload_goes_on_and_back_shows_what_was_said(run, serve, visit):
     third = page.locator("#turns").inner_text()
     page.reload()
     shown_done(page, 2)
-    assert page.locator("#turns").inner_text() == third
+    expect(page.locator("#turns")).to_have_text(third)
     page.keyboard.press("u")
     tie = page.get_by_role("button", name="About the same")
-    sync_api.expect(tie).to_have_attribute("aria-pressed", "true")
+    expect(tie).to_have_attribute("aria-pressed", "true")
     page.keyboard.press("3")
     page.keyboard.press("Enter")
-    sync_api.expect(page.locator("#turns")).to_have_text(third)
+    expect(page.locator("#turns")).to_have_text(third)
     shown_done(page, 2)
     assert len(votes(run)) == 2
     assert votes(run)[-1].better != "tie"
 
 
-def test_the_language_changes_in_the_middle_and_keys_are_told(serve, visit):
-    page = visit(serve(reviewer="Li"))
+def test_the_language_changes_in_the_middle_and_keys_are_told(review, visit):
+    page = visit(review(reviewer="Li"))
     shown_done(page, 0)
     page.keyboard.press("1")
     page.keyboard.press("?")
-    sync_api.expect(page.get_by_role("dialog")).to_contain_text("save and go on")
-    picture(page, "keys")
+    expect(page.get_by_role("dialog")).to_contain_text("save and go on")
+    picture(page, "review-keys")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="中文").click()
     chosen = page.get_by_role("button", name="A 更好")
-    sync_api.expect(chosen).to_have_attribute("aria-pressed", "true")
-    assert page.evaluate("document.documentElement.lang") == "zh-CN"
+    expect(chosen).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
     page.reload()
-    sync_api.expect(page.get_by_text("参考答案")).to_be_visible()
+    expect(page.get_by_text("参考答案")).to_be_visible()
 
 
-def test_what_a_model_wrote_is_text_and_nothing_else(serve, visit):
-    page = visit(serve(reviewer="Li"))
+def test_what_a_model_wrote_is_text_and_nothing_else(review, visit):
+    page = visit(review(reviewer="Li"))
     seen = []
     for done in range(ROWS):
         shown_done(page, done)
         seen += [page.locator(f"#{side} .text").inner_text() for side in "ab"]
         page.keyboard.press("2")
         page.keyboard.press("Enter")
-    sync_api.expect(page.get_by_text("That was the last row")).to_be_visible()
+    expect(page.get_by_text("That was the last row")).to_be_visible()
     assert HOSTILE in seen
-    assert page.title() == "Which answer is better?"
-    assert page.locator("main img, main script").count() == 0
+    expect(page).to_have_title("Which answer is better?")
+    expect(page.locator("main img, main script")).to_have_count(0)
 
 
-def test_no_answer_of_the_server_names_a_side(run, serve, visit):
-    page = visit(serve())
+def test_no_answer_of_the_server_names_a_side(run, review, visit):
+    page = visit(review())
     replies = []
     page.on("response", lambda reply: replies.append(reply))
     enter(page, "Li")
@@ -220,29 +175,29 @@ def test_no_answer_of_the_server_names_a_side(run, serve, visit):
         shown_done(page, done)
         page.keyboard.press("1")
         page.keyboard.press("Enter")
-    sync_api.expect(page.get_by_text("That was the last row")).to_be_visible()
+    expect(page.get_by_text("That was the last row")).to_be_visible()
     heard = [reply.text() for reply in replies]
     assert len(heard) > 2 * ROWS
     assert not [text for text in heard if "base" in text or "tuned" in text or "微调" in text]
 
 
-def test_one_name_on_two_pages_only_if_that_is_said(serve, visit):
-    address = serve()
+def test_one_name_on_two_pages_only_if_that_is_said(review, visit):
+    address = review()
     one, other = visit(address), visit(address)
     enter(one, "Li")
     shown_done(one, 0)
     enter(other, "Li")
-    sync_api.expect(other.get_by_role("alert")).to_contain_text("Two reviewers need two names")
-    picture(other, "same-name")
+    expect(other.get_by_role("alert")).to_contain_text("Two reviewers need two names")
+    picture(other, "review-same-name")
     other.get_by_role("button", name="That is me").click()
     shown_done(other, 0)
     one.keyboard.press("1")
     one.keyboard.press("Enter")
-    sync_api.expect(one.get_by_role("status")).to_contain_text("taken up on another page")
+    expect(one.get_by_role("status")).to_contain_text("taken up on another page")
 
 
-def test_disagreements_are_settled_by_a_third(run, serve, visit):
-    address = serve()
+def test_disagreements_are_settled_by_a_third(run, review, visit):
+    address = review()
     for name in ("Li", "Wang"):
         page = visit(address)
         enter(page, name)
@@ -251,34 +206,30 @@ def test_disagreements_are_settled_by_a_third(run, serve, visit):
             best = prefer_minutes(page)
             page.keyboard.press(best if name == "Li" or done else "2")
             page.keyboard.press("Enter")
+        expect(page.get_by_text("That was the last row")).to_be_visible()
     page = visit(address)
     page.get_by_label("Your name").fill("Zhao")
     page.get_by_role("button", name="Settle disagreements").click()
     rows = page.locator("#heads button")
-    sync_api.expect(rows).to_have_count(1)
-    picture(page, "to-settle")
+    expect(rows).to_have_count(1)
+    picture(page, "review-to-settle")
     rows.first.click()
-    sync_api.expect(page.locator("#said li")).to_have_count(2)
-    picture(page, "settling")
+    expect(page.locator("#said li")).to_have_count(2)
+    picture(page, "review-settling")
     page.keyboard.press(prefer_minutes(page))
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Show the result").click()
-    sync_api.expect(page.locator("#facts")).to_contain_text("1, 1 of them settled (Zhao)")
-    picture(page, "results")
+    expect(page.locator("#facts")).to_contain_text("1, 1 of them settled (Zhao)")
+    picture(page, "review-results")
     assert [(v.reviewer, v.better) for v in votes(run) if v.final] == [("Zhao", "other")]
 
 
-def test_dark_and_out_of_reach(browser, run, visit):
-    with people.reviewing([run], people.match([run]), 0, "Li") as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        page = visit(server.address, **DESKTOP, color_scheme="dark")
+def test_dark_and_out_of_reach(run, visit):
+    with reviewed(run, reviewer="Li") as address:
+        page = visit(address, **DESKTOP, color_scheme="dark")
         shown_done(page, 0)
-        dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert sum(int(part) for part in dark[4:-1].split(",")) < 150
+        assert is_dark(page)
         page.keyboard.press("1")
-        picture(page, "dark")
-        server.shutdown()
-        thread.join()
+        picture(page, "review-dark")
     page.keyboard.press("Enter")
-    sync_api.expect(page.get_by_role("status")).to_contain_text("cannot reach weitiao")
+    expect(page.get_by_role("status")).to_contain_text("cannot reach weitiao")

@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PrefixTuningConfig, get_peft_model
+from small import adapted, lively
 
-from tiny import tiny_model
 from weitiao.models import decoding
 from weitiao.models import generate as generating
 from weitiao.models.decoding import decoder
@@ -25,16 +24,6 @@ SHARED = [
     [*BEGINNING, 7],
     [*BEGINNING, *range(60, 80), 9],
 ]
-
-
-def lively(family: str = "qwen2", window: int | None = None) -> Any:
-    """A random model whose answers are not its last token again and again."""
-    model = tiny_model(family, tied=False, window=window)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(6)
-    return model
 
 
 def transformers_answer(
@@ -200,19 +189,6 @@ def test_a_graph_that_fails_or_is_wrong_is_not_used(monkeypatch: pytest.MonkeyPa
         assert block._record is None
         assert not block._graphs
     assert tried == ["failing", "wrong"]
-
-
-def adapted(kind: str) -> Any:
-    torch.manual_seed(5)
-    if kind == "prefix":
-        config: Any = PrefixTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM")
-    else:
-        config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
-    model = get_peft_model(lively(), config).eval()
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name or "prompt" in name:
-            torch.nn.init.normal_(parameter, std=0.5)
-    return model
 
 
 @pytest.mark.parametrize("kind", ["lora", "prefix"])

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, PrefixTuningConfig, get_peft_model
+from small import adapted, lively
 
-from tiny import tiny_model
 from weitiao.models import joining
 from weitiao.models.beginnings import Beginnings
 from weitiao.models.generate import Sampling, generate
@@ -27,29 +26,6 @@ PROMPTS = [
     [*BEGINNING, *range(60, 80), 9],
     [*BEGINNING, 7],
 ]
-
-
-def lively(family: str = "qwen2", window: int | None = None) -> Any:
-    """A random model whose answers are not its last token again and again."""
-    model = tiny_model(family, tied=False, window=window)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(6)
-    return model
-
-
-def adapted(kind: str) -> Any:
-    torch.manual_seed(5)
-    if kind == "prefix":
-        config: Any = PrefixTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM")
-    else:
-        config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
-    model = get_peft_model(lively(), config).eval()
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name or "prompt" in name:
-            torch.nn.init.normal_(parameter, std=0.5)
-    return model
 
 
 def alone(model: Any, new: Mapping[int, int]) -> dict[int, list[int]]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from peft import IA3Config, LoraConfig, get_peft_model
 
+from serving.waiting import until
 from tiny import tiny_model
 from weitiao.errors import ModelError
 from weitiao.models import generate as generating
@@ -61,7 +62,7 @@ def with_engine(
     voices: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> None:
-    """Run ``use`` with a started engine, closed whatever happens, in a minute or two."""
+    """Run ``use`` with a started engine, closed whatever happens, in a few minutes at most."""
     models = {"tuned": lively()} if voices is None else voices
     load = {k: v if isinstance(v, Voice) else Voice(v) for k, v in models.items()}
 
@@ -74,7 +75,7 @@ def with_engine(
             await engine.close()
         assert engine.load() == Load(0, 0)
 
-    asyncio.run(asyncio.wait_for(whole(), 120))
+    asyncio.run(asyncio.wait_for(whole(), 300))
 
 
 @pytest.mark.parametrize("kept", [0, 300])
@@ -175,19 +176,19 @@ def test_who_leaves_makes_room_at_once() -> None:
         endless = engine.stream(ask_for([5], max_new_tokens=10_000))
         await anext(endless)
         waits = asyncio.create_task(answer(engine, ask_for([6])))
-        await asyncio.sleep(0.05)
-        assert engine.load() == Load(1, 1)
+        await until(lambda: engine.load() == Load(1, 1))
         await endless.aclose()  # type: ignore[attr-defined]
         assert len(await waits) == 12
         # One that gives up while it waits, or while its prompt is read, is not answered either.
         endless = engine.stream(ask_for([5], max_new_tokens=10_000))
         await anext(endless)
         given_up = asyncio.create_task(answer(engine, ask_for([6] * 3000)))
-        await asyncio.sleep(0.02)
+        await until(lambda: engine.load() == Load(1, 1))
         given_up.cancel()
         await endless.aclose()  # type: ignore[attr-defined]
+        await until(lambda: engine.load() == Load(0, 0))
         reading = asyncio.create_task(answer(engine, ask_for([6] * 9000)))
-        await asyncio.sleep(0.02)
+        await until(lambda: engine.load().running or reading.done())
         reading.cancel()
         assert len(await answer(engine, ask_for([7]))) == 12
         assert engine.load() == Load(0, 0)
@@ -196,21 +197,17 @@ def test_who_leaves_makes_room_at_once() -> None:
 
 
 def test_memory_for_tokens_settles_who_runs() -> None:
+    model, at_once = lively(), []
+    model.lm_head.register_forward_hook(lambda _m, inputs, _o: at_once.append(len(inputs[0])))
+
     async def use(engine: TransformersEngine) -> None:
-        most = 0
-
-        async def watched(ask: Ask) -> None:
-            nonlocal most
-            async for _ in engine.stream(ask):
-                most = max(most, engine.load().running)
-
         # 32 tokens each: two together have 64, three would need a block of four.
-        await asyncio.gather(*(watched(ask_for(PROMPT)) for _ in range(5)))
-        assert most == 2
+        await asyncio.gather(*(answer(engine, ask_for(PROMPT)) for _ in range(5)))
+        assert max(at_once) == 2
         # One alone is answered whatever it needs.
         assert len(await answer(engine, ask_for(PROMPT, max_new_tokens=80))) == 80
 
-    with_engine(use, block_tokens=100)
+    with_engine(use, {"tuned": model}, block_tokens=100)
 
 
 class Failing:
@@ -313,14 +310,14 @@ def test_closing_tells_who_still_waits() -> None:
         tasks = [
             asyncio.create_task(answer(engine, ask_for([i], max_new_tokens=10_000))) for i in (5, 6)
         ]
-        await asyncio.sleep(0.05)
+        await until(lambda: engine.load() == Load(1, 1))
         await engine.close()
         for found in await asyncio.gather(*tasks, return_exceptions=True):
             assert isinstance(found, EngineError)
         with pytest.raises(EngineError):
             await answer(engine, ask_for([5]))
 
-    asyncio.run(asyncio.wait_for(whole(), 60))
+    asyncio.run(asyncio.wait_for(whole(), 300))
 
 
 def saved_adapter(folder: Path, config: Any, seed: int, model: Any) -> Path:

@@ -17,8 +17,9 @@ import sys
 import time
 from http.server import BaseHTTPRequestHandler
 
-DIES, REFUSES_LATE, CUTS, TEXT_ONLY, EOS = 666, 667, 668, 669, 2
-"""Tokens: the server is killed, tells an error, ends the stream, tells no ids; the model's end."""
+DIES, REFUSES_LATE, CUTS, TEXT_ONLY, WAITS, EOS = 666, 667, 668, 669, 670, 2
+"""Tokens: the server is killed, tells an error, ends the stream, tells no ids, tells nothing more
+until nobody listens; the model's end."""
 PAUSE = 0.01
 
 
@@ -109,6 +110,9 @@ class Handler(BaseHTTPRequestHandler):
                 return
             if told == CUTS:
                 return
+            if told == WAITS:
+                self.rfile.read(1)
+                raise ConnectionError("who asked has left")
             token = told + more
             ended = token in asked["stop_token_ids"] or (token == EOS and not asked["ignore_eos"])
             choice = {
@@ -183,10 +187,10 @@ def main():
     server = Server(given.uds, Handler)
     server.models = {given.served_model_name: 0, **ranks}
     server.context = given.max_model_len
-    if not os.path.exists(os.path.join(given.model, "silent")):
-        print("Application startup complete.", flush=True)
-        server.serve_forever()
-    time.sleep(600)
+    while os.path.exists(os.path.join(given.model, "silent")):
+        time.sleep(PAUSE)
+    print("Application startup complete.", flush=True)
+    server.serve_forever()
 
 
 if __name__ == "__main__":
