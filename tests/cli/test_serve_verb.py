@@ -1,5 +1,6 @@
 """``weitiao serve`` from end to end: a process of its own, asked over HTTP."""
 
+import json
 import os
 import shutil
 import signal
@@ -20,11 +21,16 @@ from safetensors.torch import load_file, save_file
 from cli.conftest import one_sentence
 from weitiao import api
 from weitiao.api import feedback
-from weitiao.api.serving import _offer
-from weitiao.errors import ModelError
+from weitiao.api.begin import source_of
+from weitiao.api.exporting import _material
+from weitiao.api.serving import _offer, _served, fingerprint
+from weitiao.errors import ModelError, RunError
 from weitiao.evaluation.beside import write_measure
-from weitiao.export.parity import PARITY, load_parity
+from weitiao.export.manner import MANNER, Manner, base_fingerprint
+from weitiao.export.parity import PARITY, Form, Parity
+from weitiao.export.write import Target, write_export
 from weitiao.models.generate import Sampling
+from weitiao.runs import Run
 from weitiao.serving.settings import ServerSettings
 
 QUESTION = "第3杯茶要泡几分钟？"
@@ -110,9 +116,14 @@ def test_a_run_and_its_base_answer_from_one_server(home, trained, engine):
         assert ids.json()["count"] == len(ids.json()["tokens"]) > 3
 
 
-def test_further_adapters_answer_by_their_names(home, trained):
+def test_further_adapters_answer_by_their_names_and_keys_need_no_command_line(
+    home, trained, monkeypatch
+):
+    monkeypatch.setenv("WEITIAO_API_KEY", "tea-house-key")
     more = f"second={home / 'runs' / 'tea' / 'adapter'}"
     with serving("tea", "--adapter", more, "--engine", "transformers", home=home) as client:
+        assert client.get("/v1/models").status_code == 401
+        client.headers["authorization"] = "Bearer tea-house-key"
         names = [model["id"] for model in client.get("/v1/models").json()["data"]]
         assert names == ["tea", "second", "base"]
         assert answer(client, model="second") == answer(client) == trained[0]
@@ -151,14 +162,19 @@ def test_a_model_without_a_run_and_a_key_made_anew(home, tiny_base):
         assert [model["weitiao"]["role"] for model in told.json()["data"]] == ["model"]
 
 
+def exported(run: Run, target: Target, out: Path) -> None:
+    """Write an export that nobody has asked; the gate has tests of its own."""
+    write_export(target, _material(run, api.recipe_of(run)), out)
+
+
 @pytest.mark.parametrize(
     "engine", ["transformers", pytest.param("openvino", marks=pytest.mark.slow)]
 )
 def test_an_exported_folder_is_served(home, trained, engine):
     needs(engine)
     made = home / f"out-{engine}"
-    run = api.open_run(str(home / "runs" / "tea"))
-    list(api.export(run, ["merged", "adapter"], out=made, prompts=2, server=False))
+    for target in ("merged", "adapter"):
+        exported(api.open_run(str(home / "runs" / "tea")), target, made / target)
     with serving(made / "merged", "--engine", engine, home=home) as client:
         given = answer(client)
         assert given == trained[0] or engine == "openvino"
@@ -202,14 +218,13 @@ def test_what_cannot_be_served_is_one_sentence(weitiao, home, monkeypatch, words
     assert part in one_sentence(weitiao("serve", *words))
 
 
-def test_a_port_that_is_taken_is_one_sentence(weitiao, home, monkeypatch):
-    monkeypatch.chdir(home)
+def test_a_port_that_is_taken_is_told_before_any_work(weitiao):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        words = ("serve", "tea", "--engine", "transformers", "--port", port)
-        assert str(port) in one_sentence(weitiao(*words))
+        # Not even the model has been looked for.
+        assert str(port) in one_sentence(weitiao("serve", "nothing-like-it", "--port", port))
 
 
 def test_a_gguf_is_not_served_by_itself(weitiao, tmp_path):
@@ -242,18 +257,64 @@ def test_an_export_is_served_only_if_it_is_of_these_weights_and_passed(home, tmp
     needs("openvino")
     shutil.copytree(home / "runs" / "tea", tmp_path / "tea")
     run = api.open_run(str(tmp_path / "tea"))
-    list(api.export(run, ["gguf-q8_0"], prompts=2, server=False))
     made = run.path / "exports" / "gguf-q8_0"
+    exported(run, "gguf-q8_0", made)
+    weights, costs = fingerprint(source_of(api.recipe_of(run)), run.adapter), Form(1, 1, 1.0)
+    parity = Parity("gguf-q8_0", "x", 9, 0, 9, None, "chrf", (), costs, costs, weights)
 
     def served() -> Path:
         return _offer(str(run.path), {}).weights[0].gguf
 
+    assert served() is None, "not asked yet"
+    write_measure(made / PARITY, parity)
     assert served() == made / "model-q8_0.gguf"
-    parity = load_parity(made / PARITY)
     write_measure(made / PARITY, replace(parity, prompts_differ=1))
     assert served() is None
     write_measure(made / PARITY, replace(parity, weights="fp_other"))
     assert served() is None
+
+
+def test_an_adapter_is_asked_as_its_export_or_its_run_says(home, tmp_path):
+    run = home / "runs" / "tea"
+    shutil.copytree(run / "adapter", tmp_path / "poet")
+    manner = Manner("你是诗人。", temperature=0.5, quantization="nf4")
+    write_measure(tmp_path / "poet" / MANNER, manner)
+    offer = _offer(str(tmp_path / "poet"), {"tea": run / "adapter"})
+    poet, tea, base = offer.weights
+    assert poet.manner == base.manner == manner
+    assert tea.manner == _offer(str(run), {}).weights[0].manner != manner
+    told = list(_served(offer))
+    assert [(one.system, one.defaults.temperature) for one in told] == [
+        ("你是诗人。", 0.5), (None, 0), ("你是诗人。", 0.5),
+    ]  # fmt: skip
+    (tmp_path / "poet" / MANNER).write_text("[]")
+    with pytest.raises(RunError, match=MANNER):
+        _offer(str(tmp_path / "poet"), {})
+
+
+def test_an_adapter_of_another_base_is_one_sentence(weitiao, home, tiny_base, tmp_path):
+    other, adapter = tmp_path / "other", tmp_path / "adapter"
+    shutil.copytree(tiny_base, other)
+    weights = load_file(other / "model.safetensors")
+    weights["model.layers.0.mlp.up_proj.weight"] *= -1
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    shutil.copytree(home / "runs" / "tea" / "adapter", adapter)
+    config = json.loads((adapter / "adapter_config.json").read_bytes())
+    config["base_model_name_or_path"] = str(other)
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    run = home / "runs" / "tea"
+    said = weitiao("serve", run, "--adapter", f"second={adapter}", "--port", "0")
+    assert "another model" in one_sentence(said)
+    # An export knows its base, whatever has been put in its place since.
+    write_measure(adapter / MANNER, Manner(base=base_fingerprint(tiny_base)))
+    assert "another model" in one_sentence(weitiao("serve", adapter, "--port", "0"))
+    # A run is not exported from another one either.
+    shutil.copytree(run, tmp_path / "moved")
+    shutil.rmtree(tmp_path / "moved" / "adapter")
+    (adapter / MANNER).unlink()
+    shutil.move(adapter, tmp_path / "moved" / "adapter")
+    said = weitiao("export", tmp_path / "moved", "--to", "merged")
+    assert "another model" in one_sentence(said)
 
 
 @pytest.mark.parametrize("name", ["tea", "base", "a/b"])
@@ -261,11 +322,3 @@ def test_a_name_means_one_model(weitiao, home, monkeypatch, name):
     monkeypatch.chdir(home)
     said = weitiao("serve", "tea", "--adapter", f"{name}=runs/tea/adapter")
     assert name in one_sentence(said)
-
-
-def test_a_key_need_not_stand_on_the_command_line(home, monkeypatch):
-    monkeypatch.setenv("WEITIAO_API_KEY", "tea-house-key")
-    with serving("tea", "--engine", "transformers", home=home) as client:
-        assert client.get("/v1/models").status_code == 401
-        told = client.get("/v1/models", headers={"authorization": "Bearer tea-house-key"})
-        assert told.status_code == 200

@@ -11,15 +11,18 @@ from trained import FACTS, base_folder, embedded_chat, trained_adapter
 from transformers import AutoModelForCausalLM
 
 from weitiao.errors import ModelError, RunError
+from weitiao.export.manner import MANNER, Manner, read_manner
 from weitiao.export.merge import Trained
 from weitiao.export.write import TARGETS, Material, require_target, write_export
+
+MANNER_OF_POET = Manner("你是诗人。", 0.3, 0.9, 1.1, "nf4", "base's")
 
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
     made = tmp_path_factory.mktemp("run")
     trained = trained_adapter(base_folder(made / "base"), made / "adapter")
-    return Material(trained, embedded_chat(), FACTS, system="你是诗人。")
+    return Material(trained, embedded_chat(), FACTS, MANNER_OF_POET)
 
 
 def test_each_form_is_a_folder_of_its_own(material: Material, tmp_path: Path) -> None:
@@ -29,12 +32,18 @@ def test_each_form_is_a_folder_of_its_own(material: Material, tmp_path: Path) ->
     assert "adapter_model.safetensors" in adapter.files
     assert AutoModelForCausalLM.from_pretrained(merged.folder, dtype="auto") is not None
     done = write_export("ollama", material, tmp_path / "ollama")
-    assert set(done.files) == {"model-q8_0.gguf", "Modelfile", "README.md"}
+    assert set(done.files) == {"model-q8_0.gguf", "Modelfile", "README.md", MANNER}
     assert done.files[0] == "model-q8_0.gguf"
     assert 'SYSTEM """你是诗人。"""' in (done.folder / "Modelfile").read_text(encoding="utf-8")
     assert "llama-cli -m model-q8_0.gguf" in (done.folder / "README.md").read_text("utf-8")
     assert done.size == sum(p.stat().st_size for p in done.folder.iterdir())
     assert done.size < merged.size
+    # With each goes how it is asked, for programs and for people; bits and base, of an adapter.
+    assert read_manner(adapter.folder / MANNER) == MANNER_OF_POET
+    whole = replace(MANNER_OF_POET, quantization="none", base=None)
+    assert read_manner(merged.folder / MANNER) == read_manner(done.folder / MANNER) == whole
+    for form in (adapter, merged, done):
+        assert "\n    你是诗人。\n" in (form.folder / "README.md").read_text(encoding="utf-8")
     # The same bytes from a merge that is there already.
     again = write_export("gguf-q8_0", replace(material, merged=merged.folder), tmp_path / "again")
     name = "model-q8_0.gguf"

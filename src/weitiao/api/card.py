@@ -1,15 +1,18 @@
-"""What a run tells in the model card of its exports."""
+"""What a run tells in its exports: in the model card, and of how it is to be asked."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weitiao.api.begin import source_of
+from weitiao.api.begin import recipe_of, source_of
+from weitiao.api.look import system_prompt
 from weitiao.runs import Run
 
 if TYPE_CHECKING:
     from weitiao.export.card import CardFacts, Score
+    from weitiao.export.manner import Manner
     from weitiao.plan.plan import Plan
     from weitiao.plan.recipe import Recipe
 
@@ -39,6 +42,36 @@ def card_facts(run: Run, recipe: Recipe, settled: Plan) -> CardFacts:
         quantization=None if settled.quantization == "none" else settled.quantization,
         scores=_measured(run),
     )
+
+
+def manner_of(run: Run) -> Manner:
+    """Return how the tuned model of ``run`` is to be asked: as it was trained and measured."""
+    from weitiao.export.manner import Manner
+    from weitiao.plan.plan import read_plan
+
+    asked = recipe_of(run).evaluate
+    return Manner(
+        system_prompt(run),
+        asked.temperature,
+        asked.top_p,
+        asked.repetition_penalty,
+        read_plan(run.plan).quantization,
+    )
+
+
+def manner_in(folder: Path) -> Manner:
+    """Return how the model in ``folder`` is to be asked: as its export says, or its run.
+
+    Raises:
+        RunError: what its export says cannot be read.
+    """
+    from weitiao.export.manner import MANNER, Manner, read_manner
+
+    if (folder / MANNER).is_file():
+        return read_manner(folder / MANNER)
+    run = Run(folder.resolve().parent)
+    own = folder.resolve() in (run.adapter, run.model)
+    return manner_of(run) if own and run.stage_done("plan") else Manner()
 
 
 def _measured(run: Run) -> tuple[Score, ...]:

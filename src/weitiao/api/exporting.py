@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from weitiao.api.begin import chat_format, log_of, recipe_of, source_of
-from weitiao.api.card import card_facts
-from weitiao.api.look import require_trained, system_prompt
+from weitiao.api.card import card_facts, manner_of
+from weitiao.api.look import require_trained
 from weitiao.api.replay import ANSWERS, Kind, Replay
 from weitiao.api.serving import fingerprint
 from weitiao.errors import DataError, RunError
@@ -124,7 +124,6 @@ def export(
     if not records:
         raise DataError("error.no_held_out_rows")
     rows = tuple(held_out(len(records), prompts, recipe.evaluate.seed))
-    asked = [records[i] for i in rows]
     with run.lock(), _work(folder) as work:
         gate = _Gate(run, recipe, material.trained, work, rows, log_of(run, listeners))
         gate.ask("trained", "trained", material.trained.folder, work / "trained")
@@ -132,7 +131,7 @@ def export(
             material = replace(material, merged=_merged(material, work / "merged", gate.log))
         for target in targets:
             yield _one(gate, target, material, folder, force=force)
-        if server and any(record.text is None for record in asked):
+        if server:
             yield _by_server(gate, folder)
 
 
@@ -284,19 +283,24 @@ def _material(run: Run, recipe: Recipe) -> Material:
     """Return what every form is made from."""
     import random
 
+    from weitiao.export.manner import base_fingerprint, require_base
     from weitiao.export.merge import Trained
     from weitiao.export.write import Material
+    from weitiao.models.load import weights_folder
     from weitiao.plan.plan import read_plan
     from weitiao.records.prepare import load_records, load_samples
 
     settled, chat = read_plan(run.plan), chat_format(recipe)
     records = load_records(run.records / "train.jsonl")
     drawn = random.Random(recipe.evaluate.seed).sample(records, min(CALIBRATION, len(records)))
+    trained = Trained(source_of(recipe), run.model if settled.method == "full" else run.adapter)
+    if trained.is_adapter:
+        require_base(trained.source, trained.folder)
     return Material(
-        Trained(source_of(recipe), run.model if settled.method == "full" else run.adapter),
+        trained,
         chat,
         card_facts(run, recipe, settled),
-        system=system_prompt(run),
+        manner=replace(manner_of(run), base=base_fingerprint(weights_folder(trained.source))),
         samples=[sample.ids.tolist() for sample in load_samples(drawn, chat, recipe.data)],
     )
 

@@ -29,6 +29,9 @@ ANSWERS, LOG_PROBS = "answers.jsonl", "log_probs.npz"
 LIKENESS_TOKENS = 256
 """Tokens whose distributions are compared: 156 MB on the disk for a vocabulary of 152k."""
 
+OPENING = 100
+"""The most characters of a passage that are asked to be gone on with."""
+
 Kind = Literal["trained", "folder", "gguf", "openvino", "server"]
 
 
@@ -117,7 +120,7 @@ def _by_transformers(spec: Replay, run: Run, recipe: Recipe, settled: Plan) -> N
         _write_log_probs(voice, samples, Path(spec.out) / LOG_PROBS)
     elif spec.like is not None:
         likeness = _likeness(voice, Path(spec.like) / LOG_PROBS)
-    prompts = prompts_of(records, lambda record: chat.prompt_ids(record.prompt, record.tools))
+    prompts = prompts_of(records, lambda record: question(record, chat))
     write_told(Path(spec.out), Told(prompts, peak, rate, likeness))
 
 
@@ -146,40 +149,72 @@ def _voice(spec: Replay, run: Run, recipe: Recipe, settled: Plan) -> tuple[Voice
     return Voice(load_model(own, dtype, device)), chat
 
 
+def question(record: Record, chat: ChatFormat) -> list[int]:
+    """Return the ids after which the model is to go on: for a passage, of its :func:`opening`.
+
+    Raises:
+        ModelError: the template refuses this conversation.
+    """
+    if record.text is None:
+        return chat.prompt_ids(record.prompt, record.tools)
+    tokenizer: Any = chat.tokenizer
+    ids: list[int] = tokenizer.encode(opening(record.text), add_special_tokens=False)
+    return ids
+
+
+def opening(text: str) -> str:
+    """Return the part of a passage that a model is given; it goes on from there by itself."""
+    return text[: max(1, min(OPENING, len(text) // 2))]
+
+
 def answers_of(
     spec: Replay, run: Run, settled: Plan, made: Any
 ) -> tuple[list[Record], list[Answered], float]:
-    """Return the rows, what ``made`` (an Answerer) said to them, and its tokens a second."""
-    from dataclasses import replace
+    """Return the rows, what ``made`` (an Answerer) said to them, and its tokens a second.
+
+    An answer to a passage is how it was gone on with.
+    """
+    from dataclasses import asdict, replace
+
+    import orjson
 
     from weitiao.evaluation.answers import answer_rows
     from weitiao.events import EventLog
+    from weitiao.records.files import write_atomic
     from weitiao.records.prepare import load_records
 
     records = load_records(run.records / "test.jsonl")
     timed = _Timed(made.generate)
+    path = Path(spec.out) / ANSWERS
     answers = answer_rows(
         records,
         spec.rows,
         replace(made, generate=timed),
-        Path(spec.out) / ANSWERS,
+        path,
         EventLog(),
         batch_size=len(spec.rows),
         max_tokens=settled.max_tokens,
     )
+    passages = [i for i, answer in enumerate(answers) if records[answer.row].text is not None]
+    if passages:
+        asked = [question(records[answers[i].row], made.chat) for i in passages]
+        for i, said in zip(passages, timed(asked), strict=True):
+            answers[i] = replace(answers[i], text=made.decode(said.ids))
+        lines = (orjson.dumps(asdict(a), option=orjson.OPT_APPEND_NEWLINE) for a in answers)
+        write_atomic(path, b"".join(lines))
     return [records[i] for i in spec.rows], answers, timed.rate
 
 
 def prompts_of(
     records: Sequence[Record], render: Callable[[Record], Sequence[int]]
 ) -> tuple[tuple[int, ...], ...]:
-    """Return the ids of each row's question; none for one that cannot be rendered."""
+    """Return the ids after which each row is answered; none where they cannot be made."""
     from weitiao.errors import ModelError
 
     found = []
     for record in records:
         try:
-            found.append(tuple(render(record)) if record.text is None else ())
+            found.append(tuple(render(record)))
         except ModelError:
             found.append(())
     return tuple(found)
@@ -198,9 +233,9 @@ def _samples(
     left = LIKENESS_TOKENS
     each = max(4, LIKENESS_TOKENS // max(len(answers), 1))
     for record, answer in zip(records, answers, strict=True):
-        if record.text is not None or not left:
+        if not left:
             continue
-        prompt = chat.prompt_ids(record.prompt, record.tools)
+        prompt = question(record, chat)
         said = encode(answer.text, add_special_tokens=False)[: min(each, left)]
         left -= len(said)
         scored = np.zeros(len(prompt) + len(said), dtype=bool)

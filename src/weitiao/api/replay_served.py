@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weitiao.api.replay import Replay, answers_of, prompts_of
+from weitiao.api.replay import Replay, answers_of, opening, prompts_of, question
 
 if TYPE_CHECKING:
     import httpx2
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from weitiao.plan.plan import Plan
     from weitiao.plan.recipe import Recipe
     from weitiao.records.record import Record
+    from weitiao.records.render import ChatFormat
     from weitiao.runs import Run
     from weitiao.serving.engine import Engine, Sampling
 
@@ -61,31 +62,54 @@ def by_openvino(spec: Replay, run: Run, recipe: Recipe, settled: Plan) -> None:
                 f"openvino {path}",
                 recipe.data.reasoning,
             )
-            records, _, rate = answers_of(spec, run, settled, made)
-            peak = _peak(psutil.Process())
+            with peak_memory_of(psutil.Process()) as peak:
+                records, _, rate = answers_of(spec, run, settled, made)
         finally:
             runner.run(engine.close())
     own = Tokenizer(str(path))
 
     def by_file(record: Record) -> Sequence[int]:
-        text = chat.prompt_text(record.prompt, record.tools)
+        passage = None if record.text is None else opening(record.text)
+        text = passage or chat.prompt_text(record.prompt, record.tools)
         found: list[int] = own.encode(text, add_special_tokens=False).input_ids.data[0].tolist()
         return found
 
-    write_told(Path(spec.out), Told(prompts_of(records, by_file), peak, rate))
+    write_told(Path(spec.out), Told(prompts_of(records, by_file), peak(), rate))
 
 
-def _peak(process: psutil.Process) -> int:
-    """Return the most bytes that a process and its children held, each at its own peak.
+@contextmanager
+def peak_memory_of(process: psutil.Process) -> Iterator[Callable[[], int]]:
+    """Yield what tells the most bytes that a process and its children held inside the block.
 
-    Where the system does not tell a peak (not Linux), what they hold now.
+    They are looked at twice a second. A page that several share counts once (PSS); where the
+    system does not tell that (not Linux), it does not count at all.
     """
-    total = 0
-    for member in (process, *process.children(recursive=True)):
-        status = Path(f"/proc/{member.pid}/status")
-        peak = re.search(r"VmHWM:\s+(\d+)", status.read_text()) if status.exists() else None
-        total += int(peak[1]) << 10 if peak else member.memory_info().rss
-    return total
+    import psutil
+
+    most, over = 0, threading.Event()
+
+    def look() -> None:
+        nonlocal most
+        held = 0
+        with suppress(psutil.Error):
+            for member in (process, *process.children(recursive=True)):
+                with suppress(psutil.Error):  # it has just ended
+                    told = member.memory_full_info()
+                    held += getattr(told, "pss", told.uss)
+        most = max(most, held)
+
+    def watch() -> None:
+        while not over.wait(0.5):
+            look()
+
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
+    try:
+        yield lambda: most
+    finally:
+        over.set()
+        watching.join()
+        look()
 
 
 async def _all(
@@ -116,12 +140,8 @@ def by_server(spec: Replay, run: Run, recipe: Recipe, settled: Plan) -> None:
     chat = chat_format(recipe)
     tokenizer: Any = chat.tokenizer
     records = load_records(run.records / "test.jsonl")
-    asked = {
-        tuple(chat.prompt_ids(r.prompt, r.tools)): r
-        for r in map(records.__getitem__, spec.rows)
-        if r.text is None
-    }
-    texts: dict[tuple[int, ...], str] = {}
+    asked = {tuple(question(r, chat)): r for r in map(records.__getitem__, spec.rows)}
+    texts: dict[tuple[int, ...], str] = {(): ""}
 
     with _served(spec.path) as (client, process):
 
@@ -132,26 +152,15 @@ def by_server(spec: Replay, run: Run, recipe: Recipe, settled: Plan) -> None:
                 "repetition_penalty": recipe.evaluate.repetition_penalty,
                 "max_tokens": settled.max_new_tokens,
             }
-            record = asked.get(tuple(prompt))
-            if record is None:  # a row that training had to shorten
-                told = client.post("/v1/completions", json={"prompt": prompt, **sampling})
-            else:
-                told = client.post(
-                    "/v1/chat/completions", json={**_conversation(record), **sampling}
-                )
+            where, words = _asked(asked.get(tuple(prompt)), prompt)
+            told = client.post(where, json={**words, **sampling})
             if told.is_error:  # refused: an answer that is none, which the gate counts
-                texts[()] = ""
                 return Generation([], False)
             choice = told.json()["choices"][0]
-            text = choice["text"] if record is None else _said(choice["message"])
+            text = choice["text"] if "text" in choice else _said(choice["message"])
             ids = tokenizer.encode(text, add_special_tokens=False)
             texts[tuple(ids)] = text
             return Generation(ids, choice["finish_reason"] == "stop")
-
-        def by_server(record: Record) -> Sequence[int]:
-            told = client.post("/tokenize", json=_conversation(record))
-            found: list[int] = [] if told.is_error else told.json()["tokens"]
-            return found
 
         made = Answerer(
             chat,
@@ -161,10 +170,10 @@ def by_server(spec: Replay, run: Run, recipe: Recipe, settled: Plan) -> None:
             f"server {spec.path}",
             recipe.data.reasoning,
         )
-        rows, _, rate = answers_of(spec, run, settled, made)
-        prompts = prompts_of(rows, by_server)
-        peak = _peak(process)
-    write_told(Path(spec.out), Told(prompts, peak, rate))
+        with peak_memory_of(process) as peak:
+            rows, _, rate = answers_of(spec, run, settled, made)
+        prompts = prompts_of(rows, lambda record: _ids(client, record, chat))
+    write_told(Path(spec.out), Told(prompts, peak(), rate))
 
 
 @contextmanager
@@ -203,6 +212,28 @@ def _served(run: str) -> Iterator[tuple[httpx2.Client, psutil.Process]]:
     finally:
         server.terminate()
         server.wait()
+
+
+def _asked(record: Record | None, prompt: list[int]) -> tuple[str, dict[str, Any]]:
+    """Return where a row is asked and by which words; None: training had to shorten it."""
+    if record is None:
+        return "/v1/completions", {"prompt": prompt}
+    if record.text is not None:
+        return "/v1/completions", {"prompt": opening(record.text)}
+    return "/v1/chat/completions", _conversation(record)
+
+
+def _ids(client: httpx2.Client, record: Record, chat: ChatFormat) -> list[int]:
+    """Return the ids that the server makes of a row; none where it refuses it."""
+    if record.text is None:
+        told = client.post("/tokenize", json=_conversation(record))
+        found: list[int] = [] if told.is_error else told.json()["tokens"]
+        return found
+    # Of a plain text it tells how many they are, not which.
+    told = client.post("/v1/completions", json={**_asked(record, [])[1], "max_tokens": 1})
+    ids = question(record, chat)
+    same = not told.is_error and told.json()["usage"]["prompt_tokens"] == len(ids)
+    return ids if same else []
 
 
 def _conversation(record: Record) -> dict[str, Any]:

@@ -10,20 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from weitiao.api.begin import chat_format, recipe_of, source_of
+from weitiao.api.card import manner_in, manner_of
 from weitiao.api.feedback import STORE
-from weitiao.api.look import require_trained, system_prompt
+from weitiao.api.look import require_trained
 from weitiao.errors import ModelError, RunError, WeitiaoError
 from weitiao.runs import Run, open_run
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from weitiao.export.manner import Manner
     from weitiao.models.load import ModelSource
     from weitiao.models.pair import Voice
     from weitiao.plan.machine import Machine
-    from weitiao.plan.recipe import Precision, Quantization
+    from weitiao.plan.recipe import Precision
     from weitiao.records.render import ChatFormat
-    from weitiao.serving.engine import Engine, Sampling
+    from weitiao.serving.engine import Engine
     from weitiao.serving.service import Role, Served, Service
     from weitiao.serving.settings import ServerSettings
 
@@ -41,13 +43,13 @@ CONTEXT = 8192
 class Weights:
     """What answers by ``name``: the model itself, or with what was trained (``trained``).
 
-    ``gguf`` is a file of just these weights, where there is one already.
+    ``manner`` is how it is asked; ``gguf`` a file of just these weights, where there is one.
     """
 
     name: str
+    manner: Manner
     trained: Path | None = None
     gguf: Path | None = None
-    system: str | None = None
 
     @property
     def whole(self) -> bool:
@@ -59,16 +61,13 @@ class Weights:
 class Offer:
     """What is to be served. ``source`` is the model that all of ``weights`` stand on.
 
-    ``kept`` is the folder for what is made in order to serve, ``quantization`` how the base was
-    held in training.
+    ``kept`` is the folder for what is made in order to serve.
     """
 
     source: ModelSource
     chat: ChatFormat
     weights: tuple[Weights, ...]
     kept: Path
-    sampling: Sampling
-    quantization: Quantization = "none"
     precision: Precision | None = None
 
 
@@ -141,12 +140,12 @@ def serve(
 
 def _offer(target: str, adapters: Mapping[str, Path]) -> Offer:
     """Find out what ``target`` is."""
-    from weitiao.models.load import base_of_adapter, find_model, load_tokenizer
+    from weitiao.export.manner import base_of
+    from weitiao.models.load import find_model, load_tokenizer
     from weitiao.records.render import ChatFormat
-    from weitiao.serving.engine import Sampling
 
     try:
-        return _named(_offer_of_run(open_run(target), adapters))
+        return _checked(_offer_of_run(open_run(target), adapters))
     except RunError as error:
         if error.key not in ("error.run_missing", "error.run_missing_near"):
             raise
@@ -155,19 +154,27 @@ def _offer(target: str, adapters: Mapping[str, Path]) -> Offer:
     if folder.suffix.lower() == ".gguf" or (files and not (folder / "config.json").is_file()):
         raise ModelError("error.serve_gguf", path=target)
     if (folder / "adapter_config.json").is_file():
-        base = base_of_adapter(folder)
-        beside = folder / base
-        source = find_model(str(beside) if beside.is_dir() else base)
-        weights = (Weights(name, folder), *more, Weights(BASE))
+        source, manner = base_of(folder), manner_in(folder)
+        weights = (Weights(name, manner, folder), *more, Weights(BASE, manner))
     else:
         source = find_model(target)
-        weights = (Weights(source.name.rstrip("/").split("/")[-1]), *more)
+        weights = (Weights(source.name.rstrip("/").split("/")[-1], manner_in(folder)), *more)
     chat = ChatFormat(load_tokenizer(source))
-    return _named(Offer(source, chat, weights, _cache_of(source), Sampling(512)))
+    return _checked(Offer(source, chat, weights, _cache_of(source)))
 
 
-def _named(offer: Offer) -> Offer:
-    """Return the offer if each of its names means one model, and can be a file's."""
+def _checked(offer: Offer) -> Offer:
+    """Return the offer if each adapter is this base's, and each name means one model.
+
+    Raises:
+        ModelError: an adapter was trained on another base.
+        RunError: a name stands for two, or cannot be a file's.
+    """
+    from weitiao.export.manner import require_base
+
+    for weights in offer.weights:
+        if weights.trained and not weights.whole:
+            require_base(offer.source, weights.trained)
     names = [weights.name for weights in offer.weights]
     for name in names:
         if names.count(name) > 1 or "/" in name or "\\" in name:
@@ -177,7 +184,6 @@ def _named(offer: Offer) -> Offer:
 
 def _offer_of_run(run: Run, adapters: Mapping[str, Path]) -> Offer:
     from weitiao.plan.plan import read_plan
-    from weitiao.serving.engine import Sampling
 
     require_trained(run)
     recipe, settled = recipe_of(run), read_plan(run.plan)
@@ -185,16 +191,13 @@ def _offer_of_run(run: Run, adapters: Mapping[str, Path]) -> Offer:
     exported = [run.path / "exports" / form / "model-q8_0.gguf" for form in ("gguf-q8_0", "ollama")]
     weights = fingerprint(source_of(recipe), trained)
     gguf = next((file for file in exported if _passed(file, weights)), None)
-    name, asked = run.path.resolve().name, recipe.evaluate
-    tuned = Weights(name, trained, gguf, system_prompt(run))
+    manner = manner_of(run)
+    tuned = Weights(run.path.resolve().name, manner, trained, gguf)
     return Offer(
         source_of(recipe),
         chat_format(recipe),
-        (tuned, *_more(adapters), Weights(BASE, system=tuned.system)),
+        (tuned, *_more(adapters), Weights(BASE, manner)),
         run.path / "serving",
-        # As it was measured.
-        Sampling(512, asked.temperature, asked.top_p, asked.repetition_penalty),
-        settled.quantization,
         settled.precision,
     )
 
@@ -214,7 +217,7 @@ def _more(adapters: Mapping[str, Path]) -> Iterator[Weights]:
     for name, folder in adapters.items():
         if not (folder / "adapter_config.json").is_file():
             raise ModelError("error.adapter_missing", path=folder)
-        yield Weights(name, folder)
+        yield Weights(name, manner_in(folder), folder)
 
 
 def _cache_of(source: ModelSource) -> Path:
@@ -230,20 +233,23 @@ def _cache_of(source: ModelSource) -> Path:
 
 def _served(offer: Offer) -> Iterator[Served]:
     """Return each name with the template and what holds where a request does not say."""
+    from weitiao.serving.engine import Sampling
     from weitiao.serving.service import Served
     from weitiao.words import say
 
     tokenizer: Any = offer.chat.tokenizer
     decode = partial(tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     for weights in offer.weights:
+        manner = weights.manner
         key = "serve.is_tuned" if weights.trained else "serve.is_model"
         yield Served(
             weights.name,
             offer.chat,
             decode,
             role=_role(offer, weights),
-            system=weights.system,
-            defaults=offer.sampling,
+            system=manner.system,
+            # As it was measured.
+            defaults=Sampling(512, manner.temperature, manner.top_p, manner.repetition_penalty),
             created=int(time.time()),
             description=say(key, model=offer.source.name),
             fingerprint=fingerprint(offer.source, weights.trained),
@@ -377,7 +383,8 @@ def _voices(offer: Offer, machine: Machine) -> dict[str, Voice]:
     device = torch.device("cuda" if machine.gpus else "cpu")
     adapters = {w.name: w.trained for w in offer.weights if w.trained and not w.whole}
     plain = next((w.name for w in offer.weights if w.trained is None), None)
-    found = load_voices(offer.source, adapters, dtype, device, offer.quantization, plain)
+    bits = offer.weights[0].manner.quantization
+    found = load_voices(offer.source, adapters, dtype, device, bits, plain)
     for weights in offer.weights:
         if weights.whole:
             place = str(weights.trained)

@@ -41,6 +41,7 @@ def serve(
     from weitiao.api.serving import ENGINES
     from weitiao.plan.recipe import options_from
     from weitiao.serving.keys import check_exposure
+    from weitiao.serving.running import require_port
     from weitiao.serving.settings import ServerSettings
 
     # A key on the command line can be read by everybody on this computer.
@@ -55,6 +56,8 @@ def serve(
     server = {name: value for name, value in said.items() if value is not None}
     asked = options_from(ServerSettings, settings or (), {"server": server})
     check_exposure(asked.server)
+    # Getting ready can take minutes.
+    require_port(asked.server)
     with View(screen()) as view:
         view.wait(say("cli.serve.preparing"))
         ready = api.serve(

@@ -1,6 +1,7 @@
 """The model card: what an export is, where it comes from, how good it is and how to load it."""
 
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,10 +91,13 @@ def license_of(source: ModelSource) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def model_card(facts: CardFacts, form: Form, files: Sequence[str]) -> str:
+def model_card(
+    facts: CardFacts, form: Form, files: Sequence[str], system: str | None = None
+) -> str:
     """Return the README.md of an export in English and Chinese, with front matter for the hub.
 
-    ``files`` are the names of the export's weights: the card shows how to load them.
+    ``files`` are the names of the export's weights: the card shows how to load them. ``system``
+    is the prompt that all training rows share.
     """
     data = ModelCardData(
         base_model=facts.base if facts.base_on_hub else None,
@@ -104,11 +108,13 @@ def model_card(facts: CardFacts, form: Form, files: Sequence[str]) -> str:
         pipeline_tag="text-generation",
         tags=["weitiao", facts.method, *(["gguf"] if form == "gguf" else [])],
     )
-    bodies = "\n".join(_body(facts, form, files, language) for language in LANGUAGES)
+    bodies = "\n".join(_body(facts, form, files, system, language) for language in LANGUAGES)
     return f"---\n{data.to_yaml()}\n---\n\n# {facts.name}\n\n{bodies}"
 
 
-def _body(facts: CardFacts, form: Form, files: Sequence[str], language: Language) -> str:
+def _body(
+    facts: CardFacts, form: Form, files: Sequence[str], system: str | None, language: Language
+) -> str:
     def part(name: str, *paragraphs: str) -> str:
         title = say(f"card.title.{name}", language)
         return f"## {title}\n\n" + "\n\n".join(paragraphs) + "\n"
@@ -127,9 +133,16 @@ def _body(facts: CardFacts, form: Form, files: Sequence[str], language: Language
             part("recipe", _recipe(facts, language)),
             part("scores", _scores(facts, language)),
             part("load", _how_to_load(facts, form, files, language)),
+            *([] if system is None else [part("system", *_system(system, language))]),
             part("limits", say("card.limits", language), *facts.notes),
         )
     )
+
+
+def _system(system: str, language: Language) -> tuple[str, str]:
+    """Return what is to be done with the system prompt, and the prompt word for word."""
+    shown = textwrap.indent(system, "    ", lambda line: True)
+    return say("card.system", language), shown
 
 
 def _recipe(facts: CardFacts, language: Language) -> str:

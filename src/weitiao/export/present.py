@@ -79,7 +79,7 @@ def sentences(parity: Parity, language: Language | None = None) -> list[str]:
                 )
             )
     if not found and parity.score() is None:
-        return [say("parity.unmeasured", language, **values)]
+        return [say("parity.unmeasured", language, equal=parity.answers_equal, **values)]
     return found or [say("parity.kept", language, equal=parity.answers_equal, **values)]
 
 

@@ -2,13 +2,15 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
 from weitiao.errors import ModelError, RunError
+from weitiao.evaluation.beside import write_measure
 from weitiao.export.card import CardFacts, Form, model_card
 from weitiao.export.gguf_file import GgufType, require_gguf, require_plain_base, write_gguf
+from weitiao.export.manner import MANNER, Manner
 from weitiao.export.merge import (
     Tell,
     Trained,
@@ -54,15 +56,15 @@ class Material:
     """What an export is made from.
 
     ``merged`` is a folder that an earlier export merged; without one the merge is done anew,
-    beside the result, and taken away again. ``system`` is the prompt that all training rows
-    share, ``samples`` are training rows as token ids, which int8 and int4 are calibrated on.
+    beside the result, and taken away again. ``manner`` is how it is to be asked; ``samples`` are
+    training rows as token ids, which int8 and int4 are calibrated on.
     """
 
     trained: Trained
     chat: ChatFormat
     facts: CardFacts
+    manner: Manner
     merged: Path | None = None
-    system: str | None = None
     samples: Sequence[Sequence[int]] = ()
 
 
@@ -114,9 +116,12 @@ def write_export(
                 write_merged(material.trained, with_merged, material.chat, tell)
             refused = _convert(target, material, with_merged, new, tell)
             shutil.rmtree(new / ".merged", ignore_errors=True)
-        names = _names(new)
-        card = model_card(material.facts, _form(target), names)
+        names, manner = _names(new), material.manner
+        card = model_card(material.facts, _form(target), names, manner.system)
         (new / "README.md").write_text(card, encoding="utf-8")
+        if target != "adapter":
+            manner = replace(manner, quantization="none", base=None)
+        write_measure(new / MANNER, manner)
     files = _names(out)
     size = sum((out / name).stat().st_size for name in files)
     return Exported(out, target, files, size, refused)
@@ -141,7 +146,7 @@ def _convert(target: Target, material: Material, merged: Path, new: Path, tell: 
     write_gguf(merged, new / file, kind, material.chat, material.facts.name, tell)
     context = ModelShape.from_config(read_config(material.trained.source)).max_positions
     try:
-        text = modelfile(file, merged, material.chat, context, material.system)
+        text = modelfile(file, merged, material.chat, context, material.manner.system)
     except ModelError as error:
         if target == "ollama":
             raise

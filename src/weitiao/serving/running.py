@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import TextIO
 
 import uvicorn
 from fastapi import FastAPI
@@ -36,9 +37,17 @@ class JsonLines(logging.Formatter):
         return json.dumps(told, ensure_ascii=False, default=str)
 
 
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to what stderr is now: what it was when the log began may be closed since."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def log_to_stderr() -> None:
     """Write the server's log to stderr, a JSON object a line."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     handler.setFormatter(JsonLines())
     for logger in (LOG, logging.getLogger("uvicorn.error")):
         logger.handlers, logger.propagate = [handler], False
@@ -102,6 +111,15 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
         # A second signal leaves the application's own shutting down out.
         await self.config.app.state.desk.close()  # type: ignore[union-attr]
+
+
+def require_port(options: ServeOptions) -> None:
+    """Raise where the server could not listen as it is asked to, before work is done for it.
+
+    Raises:
+        RunError: the port is taken, or the address cannot be listened on.
+    """
+    _listen(options).close()
 
 
 def _listen(options: ServeOptions) -> socket.socket:

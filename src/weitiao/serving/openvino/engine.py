@@ -30,6 +30,9 @@ from weitiao.words import say
 _ENDS, _WITHIN = 3, 60.0
 """After so many ends within so many seconds a process is not begun again for now."""
 
+_LAST_WORDS = 5.0
+"""Seconds for a process that has failed to end by itself."""
+
 _LONGEST_LINE = 1 << 24
 """Bytes; what a process tells of one step is far shorter."""
 
@@ -229,6 +232,9 @@ class _Worker:
                 process = await _begin(errors, self._settings)
                 try:
                     await self._listen(process, started)
+                    # It has nothing more to tell, and may be about to print why.
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(process.wait(), _LAST_WORDS)
                 finally:
                     self._process = None
                     with suppress(ProcessLookupError):
