@@ -26,11 +26,12 @@ _BLOCK = 32
 _PRECISION = {
     "INFERENCE_PRECISION_HINT": "f32",
     "KV_CACHE_PRECISION": "f16",
-    "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+    "DYNAMIC_QUANTIZATION_GROUP_SIZE": "32",
 }
-"""Left alone OpenVINO computes in bf16 where it can, with the inputs of layers and the cache of
-attention in 8 bits: of 32 greedy answers of the embedded model 24 stay what the weights say.
-So it is all 32, for a sixth more of computing.
+"""The inputs of layers in 8 bits, each 32 with a scale, as llama.cpp multiplies Q8_0: twice as
+fast with 8 requests, and 118 of 128 greedy answers are those of fp32 where inputs of 32 bits
+keep 123. Left alone OpenVINO computes the rest in bf16 and keeps attention in 8 bits, too, which
+is no faster and costs more: of 32 answers of the embedded model 24 stay.
 """
 
 _VALUE_BYTES = 2
