@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
+from fastapi import APIRouter
 
 from weitiao.models.load import find_model, load_tokenizer
 from weitiao.records.render import ChatFormat
@@ -143,10 +144,13 @@ def service(engine: CountingEngine | None = None, **options: Any) -> Service:
 
 
 @contextmanager
-def serving(made: Service, ready: bool = True) -> Iterator[str]:
+def serving(made: Service, *routers: APIRouter, ready: bool = True) -> Iterator[str]:
     """Serve on a free port in a thread of this process; yields the address."""
+    app = create_app(made)
+    for router in routers:
+        app.include_router(router)
     config = uvicorn.Config(
-        create_app(made),
+        app,
         port=0,
         log_config=None,
         access_log=False,

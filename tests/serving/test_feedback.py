@@ -92,7 +92,8 @@ def test_feedback_finds_its_answer_by_either_id(tmp_path: Path, options: dict[st
     assert [entry.request for entry in found] == [one.json()["id"], two.json()["id"]]
     assert [entry.feedback.thumb for entry in found] == ["up", None]
     known = options == {"log": "full"}
-    assert found[0].feedback.messages == (tuple(ASKED["messages"]) if known else None)
+    asked = ({"role": "system", "content": "你是诗人"}, *ASKED["messages"])
+    assert found[0].feedback.messages == (asked if known else None)
 
 
 def test_what_is_refused(tmp_path: Path) -> None:

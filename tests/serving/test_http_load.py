@@ -80,6 +80,8 @@ def test_an_answer_nobody_waits_for_is_given_up(stream: bool) -> None:
 class Memory:
     """A cache in a dictionary."""
 
+    sampled = False
+
     def __init__(self) -> None:
         self.kept: dict[Ask, tuple[Step, ...]] = {}
 
@@ -108,7 +110,7 @@ def test_the_cache_answers_what_is_always_answered_alike() -> None:
     assert 'weitiao_cache_total{result="hit"} 2.0' in numbers
     assert [note.answers for note in notes] == [("你好吗",)] * 4 + [("你",)]
     assert notes[0].id.startswith("chatcmpl-")
-    assert notes[0].question == user("你好吗")
+    assert notes[0].question == [{"role": "system", "content": "你是诗人"}, *user("你好吗")]
 
 
 @pytest.mark.parametrize("told", [False, True])

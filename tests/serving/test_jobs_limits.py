@@ -1,8 +1,6 @@
 """What bounds jobs: the server's deadline, each key's rate and number of jobs, the body's size."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,27 +8,11 @@ import orjson
 import pytest
 from fastapi.testclient import TestClient
 
-from serving.counting import CountingEngine, service, wait_for
-from weitiao.serving.app import create_app
+from serving.counting import CountingEngine
+from serving.jobs_use import BATCH, MINE, THEIRS, begin, ended, served, told_of, until
 from weitiao.serving.desk import Desk
 from weitiao.serving.gate import RateLimit
 from weitiao.serving.jobs.options import JobOptions
-from weitiao.serving.jobs.running import add_jobs
-
-EN = {"accept-language": "en"}
-MINE, THEIRS = ({"authorization": f"Bearer {key}"} for key in ("one", "other"))
-BATCH = {"kind": "batch", "requests": ["一"]}
-
-
-@contextmanager
-def served(
-    path: Path, engine: CountingEngine, jobs: JobOptions, **options: Any
-) -> Iterator[TestClient]:
-    app = create_app(service(engine, **options))
-    add_jobs(app, path / "jobs.sqlite", jobs)
-    with TestClient(app, base_url="http://127.0.0.1", headers=EN) as client:
-        wait_for(lambda: client.get("/ready").status_code == 200)
-        yield client
 
 
 def desk_of(client: TestClient) -> Desk:
@@ -38,25 +20,13 @@ def desk_of(client: TestClient) -> Desk:
     return cast("Desk", app.state.desk)
 
 
-def done(client: TestClient, asked: dict[str, Any], headers: Any = None) -> tuple[str, Any]:
-    """Begin a job and wait for its end; returns its place and what is told of it."""
-    reply = client.post("/v1/jobs", json=asked, headers=headers)
-    assert reply.status_code == 202, reply.text
-    place = f"/v1/jobs/{reply.json()['id']}"
-
-    def told() -> Any:
-        return client.get(place, headers=headers).json()
-
-    wait_for(lambda: told()["state"] not in ("queued", "running"), 20)
-    return place, told()
-
-
 def test_what_meets_the_deadline_is_asked_again_with_more_time(tmp_path: Path) -> None:
     # Six characters take more than 0.6 s: too long for the first try, not for the last.
     engine = CountingEngine(pace=0.1)
-    with served(tmp_path, engine, JobOptions(deadline_tries=6), deadline_seconds=0.3) as client:
+    with served(tmp_path, engine, JobOptions(deadline_tries=9), deadline_seconds=0.3) as client:
         asked = {"kind": "batch", "requests": [{"prompt": "一二三四五六", "model": "base"}]}
-        place, told = done(client, asked)
+        place = begin(client, **asked)
+        told = ended(client, place)
         assert (told["state"], told["progress"]["failed"]) == ("done", 0)
         line = orjson.loads(client.get(f"{place}/result").text)
         assert line["response"]["body"]["text"] == "一二三四五六"
@@ -66,23 +36,24 @@ def test_what_meets_the_deadline_is_asked_again_with_more_time(tmp_path: Path) -
 
 
 def test_what_is_never_in_time_is_told_as_that(tmp_path: Path) -> None:
-    engine = CountingEngine(pace=5)
+    engine = CountingEngine(slots=0)
     options = JobOptions(deadline_tries=2)
     with served(tmp_path, engine, options, deadline_seconds=0.1) as client:
-        place, told = done(client, BATCH)
+        place = begin(client, **BATCH)
+        told = ended(client, place)
         assert (told["state"], told["progress"]["failed"]) == ("done", 1)
         error = orjson.loads(client.get(f"{place}/result").text)["error"]
         assert error["code"] == "deadline_exceeded"
         assert error["message"].startswith("Item 1 was asked 2 times and never answered in time.")
         assert "0.2 seconds" in error["message"]
         assert len(engine.asks) == 2
-        _, told = done(client, {"kind": "dialogue", "turns": ["一"]})
+        told = ended(client, begin(client, kind="dialogue", turns=["一"]))
         assert (told["state"], told["error"]["code"]) == ("failed", "deadline")
         assert "asked 2 times" in told["error"]["message"]
 
 
 def test_no_key_fills_the_table_for_the_others(tmp_path: Path) -> None:
-    engine, keys = CountingEngine(pace=1), ("one", "other")
+    engine, keys = CountingEngine(slots=0), ("one", "other")
     with served(tmp_path, engine, JobOptions(max_jobs=1), api_keys=keys) as client:
         asked = [MINE, MINE, THEIRS, THEIRS]
         replies = [client.post("/v1/jobs", json=BATCH, headers=key) for key in asked]
@@ -96,26 +67,24 @@ def test_items_wait_for_the_rate_limit_of_their_key(tmp_path: Path) -> None:
     with served(tmp_path, CountingEngine(), JobOptions(), **options) as client:
         desk_of(client).rate = RateLimit(60, lambda: now)
         # 60 at once, one of them for the job itself.
-        job = client.post("/v1/jobs", json={**BATCH, "requests": ["一"] * 61}, headers=MINE)
-        place = f"/v1/jobs/{job.json()['id']}"
+        place = begin(client, MINE, **{**BATCH, "requests": ["一"] * 61})
 
         def told() -> Any:
-            return client.get(place, headers=MINE).json()
+            return told_of(client, place, MINE)
 
-        wait_for(lambda: told()["progress"]["done"] == 59, 20)
+        until(lambda: told()["progress"]["done"] == 59)
         time.sleep(0.2)
         assert (told()["state"], told()["progress"]["done"]) == ("running", 59)
         asked = {"prompt": "一"}
         assert client.post("/generate", json=asked, headers=MINE).status_code == 429
         assert client.post("/generate", json=asked, headers=THEIRS).status_code == 200
         now = 2.0
-        wait_for(lambda: told()["state"] == "done", 20)
-        assert told()["progress"] == {"done": 61, "total": 61, "failed": 0}
+        assert ended(client, place, MINE)["progress"] == {"done": 61, "total": 61, "failed": 0}
 
 
 @pytest.mark.parametrize("declared", [True, False])
 def test_a_job_may_be_larger_than_a_request(tmp_path: Path, declared: bool) -> None:
-    jobs = JobOptions(max_job_bytes=50_000)
+    jobs = JobOptions(max_job_bytes=200_000, max_items=20_000)
     with served(tmp_path, CountingEngine(), jobs, max_body_bytes=1000) as client:
 
         def sent(path: str, asked: dict[str, Any]) -> Any:
@@ -123,10 +92,10 @@ def test_a_job_may_be_larger_than_a_request(tmp_path: Path, declared: bool) -> N
             content = body if declared else iter([body[:900], body[900:]])
             return client.post(path, content=content, headers={"content-type": "application/json"})
 
-        assert sent("/v1/jobs", {**BATCH, "requests": ["一"] * 5000}).status_code == 202
-        large = sent("/v1/jobs", {**BATCH, "requests": ["一"] * 9000})
+        assert sent("/v1/jobs", {**BATCH, "requests": ["一"] * 20_000}).status_code == 202
+        large = sent("/v1/jobs", {**BATCH, "requests": ["一"] * 36_000})
         assert large.status_code == 413
-        assert "at most 50000 bytes" in large.json()["error"]["message"]
+        assert "at most 200000 bytes" in large.json()["error"]["message"]
         other = sent("/generate", {"prompt": "一" * 400})
         assert other.status_code == 413
         assert "at most 1000 bytes" in other.json()["error"]["message"]

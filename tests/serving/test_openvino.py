@@ -286,24 +286,43 @@ def test_closing_ends_what_runs(gguf: Path, cache: Path, workers: Any) -> None:
     asyncio.run(scenario())
 
 
+def in_a_process(gguf: Path, cache: Path, *lines: str) -> list[str]:
+    """The command of a process that has an engine and does what the lines say."""
+    code = (
+        "import asyncio, psutil, resource",
+        "from pathlib import Path",
+        "from weitiao.serving.openvino import OpenVinoEngine",
+        "async def main():",
+        f"    engine = OpenVinoEngine({{'m': Path({str(gguf)!r})}}, Path({str(cache)!r}), 512)",
+        *(f"    {line}" for line in lines),
+        "asyncio.run(main())",
+    )
+    return [sys.executable, "-c", "\n".join(code)]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="there is no kill -9")
 def test_the_process_ends_with_its_parent(gguf: Path, cache: Path) -> None:
-    code = (
-        "import asyncio, sys, psutil\n"
-        "from pathlib import Path\n"
-        "from weitiao.serving.openvino import OpenVinoEngine\n"
-        "async def main():\n"
-        f"    engine = OpenVinoEngine({{'m': Path({str(gguf)!r})}}, Path({str(cache)!r}), 512)\n"
-        "    await engine.start()\n"
-        "    print(*[p.pid for p in psutil.Process().children()], flush=True)\n"
-        "    await asyncio.sleep(600)\n"
-        "asyncio.run(main())\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
+    told = "print(*[p.pid for p in psutil.Process().children()], flush=True)"
+    command = in_a_process(gguf, cache, "await engine.start()", told, "await asyncio.sleep(600)")
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         (worker,) = (psutil.Process(int(pid)) for pid in parent.stdout.readline().split())
         parent.send_signal(signal.SIGKILL)
     assert not psutil.wait_procs([worker], timeout=10)[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system sets no limit of memory")
+def test_too_little_memory_to_load_is_one_sentence(gguf: Path, cache: Path) -> None:
+    # Python takes 100 MB of addresses, OpenVINO's libraries 500, the model some more.
+    limit = "resource.setrlimit(resource.RLIMIT_AS, (300 << 20,) * 2)"
+    start = "(error,) = await asyncio.gather(engine.start(), return_exceptions=True)"
+    told = "print(error.sentence('en'))"
+    command = in_a_process(gguf, cache, limit, start, told, "await engine.close()")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    (said,) = done.stdout.splitlines()
+    assert said.startswith("OpenVINO ended while it loaded 'm'")
+    assert "memory was too short" in said
+    assert "code -9" not in said, "why, and not that it was ended by us"
 
 
 def test_the_form_is_kept_for_this_file_alone(

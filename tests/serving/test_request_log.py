@@ -81,8 +81,31 @@ def test_texts_where_they_are_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "r.sqlite"
     ask(path, log="full")
     ((question, answers),) = rows(path, "question, answers")
-    assert json.loads(question) == ASKED["messages"]
+    # With the system prompt that the model was asked with.
+    assert json.loads(question) == [{"role": "system", "content": "你是诗人"}, *ASKED["messages"]]
     assert json.loads(answers) == ["秘密的问题"]
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "turns"),
+    [
+        ("/generate", {"prompt": "问"}, ["你是诗人", "问"]),
+        ("/generate", {"query": "问", "system": "简短"}, ["简短", "问"]),
+        ("/generate", {"query": "问", "model": "base"}, ["问"]),
+        (CHAT, {"messages": [{"role": "developer", "content": "简短"}]}, ["简短"]),
+        (CHAT, {"messages": [{"role": "user", "content": "问"}], "model": "base"}, ["问"]),
+    ],
+)
+def test_the_question_is_what_the_model_was_asked(
+    tmp_path: Path, path: str, asked: dict[str, Any], turns: list[str]
+) -> None:
+    with (
+        log(tmp_path / "r.sqlite", log="full") as kept,
+        serving(replace(service(CountingEngine()), recorder=kept)) as address,
+    ):
+        assert httpx.post(address + path, json=asked).status_code == 200
+    ((question,),) = rows(tmp_path / "r.sqlite", "question")
+    assert [turn["content"] for turn in json.loads(question)] == turns
 
 
 @pytest.mark.parametrize("options", [{"log": "off"}, {"log_sample": 0}])

@@ -73,6 +73,10 @@ def export(
         verbatim(console, clean(out))
     if done.unknown:
         sentence(console, say("cli.feedback.unknown", rows=f"{done.unknown:,}"), "yellow")
+    if done.cut:
+        sentence(console, say("cli.feedback.cut", rows=f"{done.cut:,}"), "yellow")
+    if done.same:
+        sentence(console, say("cli.feedback.same", rows=f"{done.same:,}"), "yellow")
 
 
 @feedback_app.command("delete", help="cli.help.feedback_delete", cls=Command)

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from starlette.requests import Request
@@ -13,6 +13,7 @@ from weitiao.serving.asking import Questions
 from weitiao.serving.desk import Desk, Seen
 from weitiao.serving.engine import Ask, EngineError, Logprob, Step
 from weitiao.serving.faults import ClientGoneError, RequestError
+from weitiao.serving.hooks import Cache
 from weitiao.serving.text import Reader, Said
 
 SEEN = "weitiao.seen"
@@ -67,9 +68,12 @@ async def parts(desk: Desk, request: Request, questions: Questions) -> AsyncGene
     desk.metrics.prompt_tokens.labels(seen.model).inc(questions.prompt_tokens)
     came: asyncio.Queue[Part | Exception] = asyncio.Queue()
     tasks = [asyncio.create_task(_watch(request, came))]
+    choices = len(questions.asks) // len(questions.prompts)
     for index, ask in enumerate(questions.asks):
         reader = Reader(questions.served.decode, questions.stops, questions.thinking)
-        task = asyncio.create_task(_answer(desk, seen, index, ask, reader, came))
+        kept = _kept(desk.service.cache, ask, index % choices)
+        steps = _steps(desk, seen, ask, kept)
+        task = asyncio.create_task(_answer(steps, seen, index, reader, came))
         # Not in the task itself: one that is cancelled before it began would never get there.
         task.add_done_callback(lambda _: _leave(desk, seen))
         tasks.append(task)
@@ -100,15 +104,14 @@ async def _next(desk: Desk, seen: Seen, came: "asyncio.Queue[Part | Exception]")
 
 
 async def _answer(
-    desk: Desk,
+    steps: AsyncGenerator[Step, None],
     seen: Seen,
     index: int,
-    ask: Ask,
     reader: Reader,
     came: "asyncio.Queue[Part | Exception]",
 ) -> None:
     try:
-        async with aclosing(_steps(desk, seen, ask)) as steps:
+        async with aclosing(steps):
             async for step in steps:
                 said = reader.read(step)
                 seen.output_tokens += len(step.ids)
@@ -121,23 +124,33 @@ async def _answer(
         came.put_nowait(error)
 
 
-async def _steps(desk: Desk, seen: Seen, ask: Ask) -> AsyncGenerator[Step, None]:
+def _kept(cache: Cache | None, ask: Ask, choice: int) -> Ask | None:
+    """Return as what an ask is remembered; None if it is not. ``choice``: which of n answers."""
+    if cache is None:
+        return None
+    if ask.sampling.temperature == 0 or ask.sampling.seed is not None:
+        return ask
+    # As if by a seed, so that n answers stay different ones; those of requests are never negative.
+    seeded = replace(ask.sampling, seed=-1 - choice)
+    return replace(ask, sampling=seeded) if cache.sampled else None
+
+
+async def _steps(desk: Desk, seen: Seen, ask: Ask, kept: Ask | None) -> AsyncGenerator[Step, None]:
     """Yield an answer's steps, from the cache where it has them."""
-    repeatable = ask.sampling.temperature == 0 or ask.sampling.seed is not None
-    cache = desk.service.cache if repeatable else None
-    if cache is not None:
-        kept = await cache.get(ask)
-        desk.metrics.cache.labels("miss" if kept is None else "hit").inc()
-        if kept is not None:
-            for step in kept:
+    cache = desk.service.cache
+    if cache is not None and kept is not None:
+        found = await cache.get(kept)
+        desk.metrics.cache.labels("miss" if found is None else "hit").inc()
+        if found is not None:
+            for step in found:
                 yield step
             return
     taken: list[Step] = []
     async with aclosing(_measured(desk, seen, ask)) as steps:
         async for step in steps:
             taken.append(step)
-            if step.finish and cache is not None:
-                await cache.put(ask, tuple(taken))
+            if step.finish and cache is not None and kept is not None:
+                await cache.put(kept, tuple(taken))
             yield step
 
 

@@ -10,10 +10,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from weitiao import __version__
 from weitiao.serving import asking, replies
 from weitiao.serving.answering import seen_of
+from weitiao.serving.bodies import LargeBodyRoute
 from weitiao.serving.desk import Desk
 from weitiao.serving.faults import ErrorBody, RequestError, refusal
 from weitiao.serving.front import Front, answer_of
@@ -36,6 +38,7 @@ _REFUSALS = {
     503: "The model is loading, or its engine failed.",
     504: "The deadline has passed.",
 }
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
 _STREAM = {"text/event-stream": {"schema": _EVENT}}
 
@@ -109,7 +112,7 @@ def _answered(model: type, streams: bool = False) -> dict[int | str, dict[str, A
 
 
 def _asking_router() -> APIRouter:
-    router = APIRouter(dependencies=[Depends(allowed)])
+    router = APIRouter(dependencies=[Depends(allowed)], route_class=LargeBodyRoute)
 
     @router.post("/v1/chat/completions", responses=_answered(replies.ChatCompletion, streams=True))
     async def chat(request: Request, desk: OurDesk, asked: ChatRequest) -> Response:
@@ -191,7 +194,7 @@ def _health_router() -> APIRouter:
     async def ready(desk: OurDesk) -> Response:
         """Tell whether questions can be answered now."""
         desk.check_ready()
-        if desk.state == "broken":
+        if not await desk.recovered():
             raise RequestError("serve.error.engine", retry_after=5)
         return _json(_status(desk))
 
@@ -259,4 +262,17 @@ def _not_found(request: Request, error: Exception) -> Response:
         told = RequestError("serve.error.path", path=path)
     response = answer_of(told, seen_of(request))
     response.headers.update(error.headers or {})
+    if error.status_code == 405:
+        response.headers["allow"] = ", ".join(_methods(request))
     return response
+
+
+def _methods(request: Request) -> list[str]:
+    """Return the methods that an address takes; several routes may share it."""
+    scope = {"type": "http", "path": request.scope["path"], "headers": []}
+    routes = request.app.router.routes
+    return [
+        method
+        for method in _METHODS
+        if any(route.matches({**scope, "method": method})[0] == Match.FULL for route in routes)
+    ]

@@ -43,7 +43,7 @@ class Questions:
     stops: tuple[str, ...]
     thinking: bool
     said: Any
-    """The messages or the prompt, as JSON."""
+    """The messages (with the model's own system prompt where it was added) or the prompt."""
 
     @property
     def prompt_tokens(self) -> int:
@@ -62,11 +62,13 @@ async def of_chat(desk: Desk, asked: ChatRequest) -> Questions:
     if asked.tool_choice == "none":
         tools = []
     messages = [_message(message) for message in asked.messages]
-    said = [message.model_dump(exclude_none=True) for message in asked.messages]
+    own = _own_system(served, messages)
+    said = [_told(turn) for turn in own]
+    said += [message.model_dump(exclude_none=True) for message in asked.messages]
     texts = [(f"messages.{i}", text) for i, turn in enumerate(asked.messages) for text in _of(turn)]
     if tools:
         texts.append(("tools", json.dumps(tools, ensure_ascii=False)))
-    prompt = await _rendered(desk, served, messages, tools, texts)
+    prompt = await _rendered(desk, served, [*own, *messages], tools, texts)
     longest = asked.max_completion_tokens or asked.max_tokens
     logprobs = asked.top_logprobs or 0 if asked.logprobs else None
     return _questions(desk, served, asked, [prompt], said, longest, asked.n, logprobs)
@@ -86,10 +88,12 @@ async def of_question(desk: Desk, asked: GenerateRequest) -> Questions:
     if asked.system is not None:
         turns.insert(0, ("system", Message("system", asked.system)))
     messages = [turn for _, turn in turns]
+    messages = [*_own_system(served, messages), *messages]
     texts = [(field, turn.content) for field, turn in turns]
     prompt = await _rendered(desk, served, messages, [], texts)
+    said = [_told(turn) for turn in messages]
     longest = asked.max_new_tokens or asked.max_tokens
-    return _questions(desk, served, asked, [prompt], text, longest)
+    return _questions(desk, served, asked, [prompt], said, longest)
 
 
 async def of_text(desk: Desk, asked: CompletionRequest) -> Questions:
@@ -166,6 +170,17 @@ def _sampling(defaults: Sampling, asked: SamplingFields) -> Sampling:
     return replace(defaults, **given)
 
 
+def _own_system(served: Served, messages: Sequence[Message]) -> list[Message]:
+    """Return the model's own system prompt, as a turn, for a conversation that brings none."""
+    if served.system is None or any(turn.role == "system" for turn in messages):
+        return []
+    return [Message("system", served.system)]
+
+
+def _told(turn: Message) -> dict[str, str]:
+    return {"role": turn.role, "content": turn.content}
+
+
 def _message(message: ChatMessage) -> Message:
     role = "system" if message.role == "developer" else message.role
     content = message.content or ""
@@ -212,8 +227,6 @@ async def _rendered(
     for field, text in texts:
         if token := served.chat.control_token(text):
             raise RequestError("serve.error.control_token", param=field, field=field, token=token)
-    if served.system is not None and all(turn.role != "system" for turn in messages):
-        messages = [Message("system", served.system), *messages]
     _check_tools(served, messages, tools)
     whole = [text for _, text in texts]
     try:

@@ -57,8 +57,15 @@ class AnswerCache:
     """
 
     def __init__(
-        self, answers: Answers, served: Sequence[Served], engine: str, *, normalised: bool = False
+        self,
+        answers: Answers,
+        served: Sequence[Served],
+        engine: str,
+        *,
+        normalised: bool = False,
+        sampled: bool = False,
     ) -> None:
+        self.sampled = sampled
         self._answers, self._engine, self._normalised = answers, engine, normalised
         self._served = {one.name: one for one in served if one.fingerprint}
 
@@ -217,4 +224,5 @@ def open_cache(
     else:
         models = {one.fingerprint for one in served}
         answers = FileAnswers(path, options.cache_megabytes, options.cache_days, models)
-    return AnswerCache(answers, served, engine, normalised=options.cache == "normalised")
+    normalised, sampled = options.cache == "normalised", options.cache_sampled
+    return AnswerCache(answers, served, engine, normalised=normalised, sampled=sampled)

@@ -4,10 +4,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
-from weitiao.serving.engine import EngineError
+from weitiao.serving.engine import Ask, EngineError, Sampling
 from weitiao.serving.faults import RequestError
 from weitiao.serving.gate import Gate, RateLimit
 from weitiao.serving.keys import Keys
@@ -16,6 +17,14 @@ from weitiao.serving.service import Served, Service
 from weitiao.words import Language
 
 LOG = logging.getLogger("weitiao.serving")
+
+
+_PROBE_SECONDS = 30.0
+"""How long an engine that failed may take for one token, behind all that waits for it."""
+_PROBE_PAUSE = 5.0
+"""Seconds from one try to the next."""
+_PATIENCE = 1.0
+"""Seconds for which is waited for a try; who asks whether the server is ready soon asks again."""
 
 
 @dataclass(slots=True)
@@ -27,6 +36,8 @@ class Seen:
     arrived: float
     asker: str = ""
     """Whose key it is, or the address where there are no keys."""
+    owner: str = ""
+    """The key's digest, by which it is known after a restart; '' where there are no keys."""
     route: str = "other"
     model: str = ""
     status: int = 499
@@ -56,6 +67,8 @@ class Desk:
         self.aside = ThreadPoolExecutor(1, "tokenise")
         """For what would hold the event loop; one thread, because tokenizers are shared."""
         self._starting: asyncio.Task[None] | None = None
+        self._probe: asyncio.Task[None] | None = None
+        self._probe_at = 0.0
         self._served = {served.name: served for served in service.served}
 
     def start(self) -> None:
@@ -76,9 +89,10 @@ class Desk:
         if self.state == "closed":
             return
         self.state = "closed"
-        if self._starting is not None and not self._starting.done():
-            self._starting.cancel()
-            await asyncio.gather(self._starting, return_exceptions=True)
+        for task in (self._starting, self._probe):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         self.aside.shutdown(wait=False, cancel_futures=True)
         await self.service.engine.close()
 
@@ -104,6 +118,32 @@ class Desk:
         """Remember that the engine answers."""
         if self.state == "broken":
             self.state = "ready"
+            LOG.info("engine works")
+
+    async def recovered(self) -> bool:
+        """Return whether the engine works; one that failed is tried, but rarely.
+
+        Nobody else may find out: where a load balancer asks, it sends no questions meanwhile.
+        """
+        now = asyncio.get_running_loop().time()
+        if self.state == "broken":
+            if now >= self._probe_at and (self._probe is None or self._probe.done()):
+                self._probe_at = now + _PROBE_PAUSE
+                self._probe = asyncio.create_task(self._try_engine())
+            if self._probe is not None:
+                await asyncio.wait([self._probe], timeout=_PATIENCE)
+        return self.state == "ready"
+
+    async def _try_engine(self) -> None:
+        served = self.service.served[0]
+        stop_ids = served.chat.stop_ids
+        ask = Ask(served.name, stop_ids[:1], Sampling(1), stop_ids)
+        # Why it fails was logged when it failed first.
+        with suppress(Exception):
+            async with asyncio.timeout(_PROBE_SECONDS):
+                async for step in self.service.engine.stream(ask):
+                    if step.finish:
+                        self.works()
 
     def find(self, model: str | None) -> Served:
         """Return the model of that name; without a name, the first.

@@ -7,7 +7,9 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
+from weitiao.serving.answering import seen_of
 from weitiao.serving.app import allowed
+from weitiao.serving.bodies import LargeBodyRoute
 from weitiao.serving.faults import ErrorBody, Kinds, RequestError
 from weitiao.serving.request_log import Feedback, RequestLog, Thumb
 from weitiao.serving.wire import ChatMessage
@@ -20,7 +22,7 @@ _REFUSALS = {
     400: "The request is not understood.",
     401: "The key is missing or unknown.",
     403: "The Host header is none of this computer's names.",
-    404: "There is no such answer.",
+    404: "There is no such answer, or another key asked for it.",
     413: "The body is too large.",
     415: "The body is not JSON.",
     429: "Too often; Retry-After tells when to come back.",
@@ -71,7 +73,7 @@ class FeedbackKept(BaseModel):
 
 def feedback_router(log: RequestLog) -> APIRouter:
     """Return the route by which feedback comes into ``log``."""
-    router = APIRouter()
+    router = APIRouter(route_class=LargeBodyRoute)
 
     @router.post(
         "/v1/feedback",
@@ -84,7 +86,7 @@ def feedback_router(log: RequestLog) -> APIRouter:
     )
     async def feedback(request: Request, given: FeedbackRequest) -> Response:
         """Keep what somebody says of an answer."""
-        number = await log.add(given.request_id, _said(given))
+        number = await log.add(given.request_id, _said(given), seen_of(request).owner)
         if number is None:
             raise FeedbackRequestError("feedback.error.store", retry_after=30)
         if not number:

@@ -29,20 +29,28 @@ class Entry:
 
     The feedback's ``messages`` and ``answer`` are those of the log, and what the asker told only
     where the log holds none; of several logged answers, the one that the asker told. Else None.
+    ``cut``: the answer, or any of those it may be, did not come to its own end.
     """
 
     request: str
     time: float
     model: str
     feedback: Feedback
+    cut: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """``rows`` were written; ``unknown`` could not be, as nobody kept what was asked or said."""
+    """``rows`` were written, and the others left out.
+
+    ``unknown``: nobody kept what was asked or said; ``cut``: the answer that was liked did not
+    come to its own end; ``same``: the correction is the very answer, and nothing is preferred.
+    """
 
     rows: int
     unknown: int
+    cut: int
+    same: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,7 @@ def feedbacks(path: Path) -> list[Entry]:
     """
     columns = (
         "f.request, f.time, f.thumb, f.correction, f.comment, f.messages, f.answer,"
-        " r.model, r.route, r.question, r.answers"
+        " r.model, r.route, r.question, r.answers, r.finishes"
     )
     joined = "feedback f JOIN request r ON r.id = f.request ORDER BY f.number"
     with _opened(path) as base:
@@ -74,7 +82,8 @@ def export_feedback(path: Path, out: Path, form: Form) -> Exported:
 
     ``answers``: ``messages``, a conversation that ends with the correction, or with the answer
     that got a thumb up. ``preferences``: ``prompt``, ``chosen`` and ``rejected``, each a list of
-    messages, of the answers that were corrected.
+    messages, of the answers that were corrected. To an answer that was cut nothing is learnt from
+    a thumb up: whoever is trained on it stops in mid-sentence.
 
     Raises:
         DataError: ``out`` is there already.
@@ -82,18 +91,23 @@ def export_feedback(path: Path, out: Path, form: Form) -> Exported:
     """
     if out.exists():
         raise DataError("error.exists", path=out)
-    lines, unknown = [], 0
-    for said in (entry.feedback for entry in feedbacks(path)):
+    lines, unknown, cut, same = [], 0, 0, 0
+    for entry in feedbacks(path):
+        said = entry.feedback
         if not (said.correction or (form == "answers" and said.thumb == "up")):
             continue
         row = _row(said, form)
-        if row is None:
+        if entry.cut and not said.correction:
+            cut += 1
+        elif row is None:
             unknown += 1
-        elif row:
+        elif not row:
+            same += 1
+        else:
             lines.append(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
     if lines:
         write_atomic(out, b"".join(lines))
-    return Exported(len(lines), unknown)
+    return Exported(len(lines), unknown, cut, same)
 
 
 def delete_requests(
@@ -156,14 +170,19 @@ def _entry(
     route: str,
     question: str | None,
     answers: str | None,
+    finishes: str,
 ) -> Entry:
     messages = _messages(json.loads(question or told or "null"), route)
     given: list[str] = json.loads(answers or "[]")
+    ends: list[str | None] = json.loads(finishes)
     if len(given) == 1:
         answer = given[0]
     elif given:
-        answer = next((one for one in given if one.strip() == answer), None)
-    return Entry(request, time, model, Feedback(thumb, correction, comment, messages, answer))
+        place = next((i for i, one in enumerate(given) if one.strip() == answer), None)
+        answer = None if place is None else given[place]
+        ends = ends if place is None else ends[place : place + 1]
+    said = Feedback(thumb, correction, comment, messages, answer)
+    return Entry(request, time, model, said, any(end != "stop" for end in ends))
 
 
 def _messages(question: Any, route: str) -> tuple[dict[str, Any], ...] | None:
@@ -186,11 +205,13 @@ def _last(entries: Iterable[Entry]) -> list[Entry]:
     """Return the last of each answer; what was asked and answered may have been told before."""
     last: dict[str, Entry] = {}
     for entry in entries:
-        before, said = last.pop(entry.request, entry).feedback, entry.feedback
+        earlier, said = last.pop(entry.request, entry), entry.feedback
+        before = earlier.feedback
         messages, answer = said.messages or before.messages, said.answer or before.answer
-        last[entry.request] = replace(
-            entry, feedback=replace(said, messages=messages, answer=answer)
-        )
+        said, cut = replace(said, messages=messages, answer=answer), entry.cut
+        if not entry.feedback.answer:
+            cut = earlier.cut
+        last[entry.request] = replace(entry, feedback=said, cut=cut)
     return list(last.values())
 
 

@@ -77,7 +77,8 @@ class Front:
         check_host(self._desk.options, request.headers.get("host", ""))
         path = request.scope["path"]
         if path.startswith(_GUARDED):
-            seen.asker = self._desk.keys.name(request.headers.get("authorization", ""))
+            given = request.headers.get("authorization", "")
+            seen.asker, seen.owner = self._desk.keys.name(given), self._desk.keys.owner(given)
         if not seen.asker and request.client is not None:
             seen.asker = request.client.host
         body = await self._body(request)

@@ -12,6 +12,9 @@ class Cache(Protocol):
     Neither method raises: a memory that fails has forgotten.
     """
 
+    sampled: bool
+    """Whether it is asked about all others, too, so that they get the same answer from then on."""
+
     async def get(self, ask: Ask) -> tuple[Step, ...] | None:
         """Return the steps that answered ``ask`` before."""
 
@@ -33,11 +36,13 @@ class Answered:
     route: str
     model: str
     question: Any
-    """The messages, or the prompt, as they came."""
+    """The messages, with the model's own system prompt where it was added, or the prompt."""
     answers: tuple[str, ...]
     finishes: tuple[str | None, ...]
     prompt_tokens: int
     completion_tokens: int
+    owner: str = ""
+    """The digest of the key that asked; '' where it is not known."""
 
 
 class Recorder(Protocol):

@@ -17,6 +17,10 @@ class KeepOptions(Options):
     """Answer repeated questions from memory: exact, or normalised (letter case, blanks, widths and
     end punctuation make no difference, even where they would have made one to the model)."""
 
+    cache_sampled: bool = False
+    """Remember answers that were drawn at random, too: the same question gets the same answer, even
+    with a temperature above 0 and no seed. Other sampling settings make it another question."""
+
     cache_url: str | None = Field(default=None, pattern=r"^rediss?://", repr=False)
     """A Redis server to remember answers in, such as redis://localhost:6379/0, not in a file."""
 

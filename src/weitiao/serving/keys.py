@@ -45,14 +45,34 @@ class Keys:
         """
         if not self._digests:
             return ""
-        scheme, _, key = authorization.partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
+        scheme, key = authorization.partition(" ")[0], _key(authorization)
+        if scheme.lower() != "bearer" or not key:
             raise RequestError("serve.error.no_key")
-        digest = sha256(key.strip().encode("utf-8", "surrogateescape")).digest()
+        digest = _digest(key)
         found = [hmac.compare_digest(digest, known) for known in self._digests]
         if True not in found:
             raise RequestError("serve.error.wrong_key")
         return f"key-{found.index(True) + 1}"
+
+    def owner(self, authorization: str) -> str:
+        """Return what a known key's requests are known by later; '' where none is needed.
+
+        It stays the same when other keys are added, and after a restart.
+        """
+        return owner_of(_key(authorization)) if self._digests else ""
+
+
+def owner_of(key: str) -> str:
+    """Return what a key's jobs and requests are known by: a digest of it."""
+    return _digest(key).hex()[:32]
+
+
+def _key(authorization: str) -> str:
+    return authorization.partition(" ")[2].strip()
+
+
+def _digest(key: str) -> bytes:
+    return sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def check_host(options: ServeOptions, host: str) -> None:

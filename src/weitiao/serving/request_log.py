@@ -14,11 +14,12 @@ from weitiao.serving.tables import Background, Base, Tables
 
 Thumb = Literal["up", "down"]
 
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = (
     "CREATE TABLE request (id TEXT PRIMARY KEY, request_id TEXT NOT NULL, time REAL NOT NULL,"
     " seconds REAL NOT NULL, route TEXT NOT NULL, model TEXT NOT NULL, question TEXT, answers TEXT,"
-    " finishes TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL)",
+    " finishes TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,"
+    " owner TEXT NOT NULL DEFAULT '')",
     "CREATE INDEX request_by_time ON request (time)",
     "CREATE INDEX request_by_request_id ON request (request_id)",
     "CREATE TABLE feedback (number INTEGER PRIMARY KEY AUTOINCREMENT,"
@@ -26,6 +27,7 @@ _SCHEMA = (
     " correction TEXT, comment TEXT, messages TEXT, answer TEXT)",
     "CREATE INDEX feedback_by_request ON feedback (request)",
 )
+_CHANGES = {1: ("ALTER TABLE request ADD COLUMN owner TEXT NOT NULL DEFAULT ''",)}
 _DAY = 86400
 _RECENT = 10_000
 """Requests that are not written down and can still get feedback."""
@@ -54,7 +56,7 @@ class Feedback:
 
 def tables(path: Path) -> Tables:
     """Return the tables of the file at ``path``."""
-    return Tables(path, _SCHEMA, _VERSION)
+    return Tables(path, _SCHEMA, _VERSION, _CHANGES)
 
 
 class RequestLog:
@@ -74,14 +76,16 @@ class RequestLog:
             answered = replace(answered, question=None, answers=())
         self._file.tell(lambda base: _insert(base, answered) if sampled else self._hold(answered))
 
-    async def add(self, request: str, feedback: Feedback) -> int | None:
+    async def add(self, request: str, feedback: Feedback, owner: str = "") -> int | None:
         """Keep feedback and return its number; 0 for an unknown request, None if it failed.
 
         ``request`` is the id of an answer or of a request; of several with the same, the last.
+        ``owner``: the digest of the key that says it. Requests of other keys are unknown to it;
+        those of which no key is known are everybody's.
         """
 
         def write(base: Base) -> int:
-            id_ = self._find(base, request)
+            id_ = self._find(base, request, owner)
             if id_ is None:
                 return 0
             said = feedback
@@ -105,15 +109,17 @@ class RequestLog:
         if len(self._recent) > _RECENT:
             self._recent.popitem(last=False)
 
-    def _find(self, base: Base, request: str) -> str | None:
+    def _find(self, base: Base, request: str, owner: str) -> str | None:
         """Return the id of a request that is written down, now at the latest."""
         for answered in reversed(self._recent.values()):
-            if request in (answered.id, answered.request_id):
+            theirs = not owner or answered.owner in (owner, "")
+            if theirs and request in (answered.id, answered.request_id):
                 _insert(base, answered)
                 return answered.id
         found = base.execute(
-            "SELECT id FROM request WHERE id = ? OR request_id = ? ORDER BY rowid DESC LIMIT 1",
-            (request, request),
+            "SELECT id FROM request WHERE (id = :id OR request_id = :id)"
+            " AND (:owner = '' OR owner IN (:owner, '')) ORDER BY rowid DESC LIMIT 1",
+            {"id": request, "owner": owner},
         ).fetchone()
         return None if found is None else str(found[0])
 
@@ -127,7 +133,7 @@ class RequestLog:
 def _insert(base: Base, answered: Answered) -> None:
     one = answered
     base.execute(
-        "INSERT OR IGNORE INTO request VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR IGNORE INTO request VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             one.id,
             one.request_id,
@@ -140,6 +146,7 @@ def _insert(base: Base, answered: Answered) -> None:
             _json(one.finishes),
             one.prompt_tokens,
             one.completion_tokens,
+            one.owner,
         ),
     )
 

@@ -132,5 +132,6 @@ def _record(
             finishes=tuple(answer.finish for answer in answers),
             prompt_tokens=questions.prompt_tokens,
             completion_tokens=sum(answer.tokens for answer in answers),
+            owner=seen.owner,
         )
         desk.service.recorder.record(answered)

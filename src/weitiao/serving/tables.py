@@ -6,10 +6,10 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,11 +30,15 @@ class ForeignFileError(sqlite3.DatabaseError):
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """A file and the tables in it; ``version`` is above 0 and changes with ``schema``."""
+    """A file and the tables in it; ``version`` is above 0 and changes with ``schema``.
+
+    ``changes``: what makes out of a file of an earlier version one of the next, by the earlier.
+    """
 
     path: Path
     schema: tuple[str, ...]
     version: int
+    changes: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
     def open(self) -> Base:
         """Open the file, or begin it, readable by its owner only. Processes may share it.
@@ -63,17 +67,22 @@ class Tables:
         base.execute("PRAGMA secure_delete = ON")
         with base:
             base.execute("BEGIN IMMEDIATE")
-            if not self._is_begun(base):
-                for statement in self.schema:
+            begun = self._is_begun(base)
+            if begun == self.version:
+                return
+            changes = [self.changes[old] for old in range(begun, self.version)] if begun else []
+            for statements in changes or [self.schema]:
+                for statement in statements:
                     base.execute(statement)
-                base.execute(f"PRAGMA user_version = {self.version}")
+            base.execute(f"PRAGMA user_version = {self.version}")
 
-    def _is_begun(self, base: Base) -> bool:
+    def _is_begun(self, base: Base) -> int:
+        """Return the version of the tables that are there; 0 for none."""
         (version,) = base.execute("PRAGMA user_version").fetchone()
         (tables,) = base.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if version != self.version and (version or tables):
+        if version not in (self.version, *self.changes) and (version or tables):
             raise ForeignFileError("other tables")
-        return bool(tables)
+        return int(version) if tables else 0
 
     def move_aside(self) -> Path:
         """Give a file that cannot be read another name, which is returned."""

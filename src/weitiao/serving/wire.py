@@ -15,8 +15,16 @@ class _Body(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _whole(cls, value: object) -> object:
-        """Take 7.0 for 7, which JSON does not tell apart."""
-        return int(value) if isinstance(value, float) and value.is_integer() else value
+        return _whole_numbers(value)
+
+
+def _whole_numbers(value: object, deep: int = 2) -> object:
+    """Take 7.0 for 7, which JSON does not tell apart; in lists of lists, too."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list) and deep:
+        return [_whole_numbers(one, deep - 1) for one in value]
+    return value
 
 
 class SamplingFields(_Body):

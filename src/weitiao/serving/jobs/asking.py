@@ -3,9 +3,8 @@
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from hashlib import sha256
 from typing import Any, cast
 
 import orjson
@@ -16,17 +15,19 @@ from weitiao.serving import asking
 from weitiao.serving.answering import SEEN
 from weitiao.serving.desk import LOG, Desk, Seen
 from weitiao.serving.faults import RequestError
-from weitiao.serving.jobs.asks import ROUTES
+from weitiao.serving.jobs.document import ROUTES
+from weitiao.serving.jobs.store import Job
+from weitiao.serving.jobs.turns import Turns
+from weitiao.serving.keys import owner_of
 from weitiao.serving.sending import whole
 from weitiao.serving.shapes import ChatShape, PlainShape, TextShape
 from weitiao.serving.wire import ChatRequest, CompletionRequest, GenerateRequest
 from weitiao.words import language
 
-Asker = Callable[[str, Mapping[str, Any], float], Awaitable[dict[str, Any]]]
+Asker = Callable[[str, Mapping[str, Any], float], Coroutine[Any, Any, dict[str, Any]]]
 """Takes a route and a body, returns the answer's; see :class:`RefusedError` for what it raises.
 
-The number is how many times as long as the server's deadline the answer may take; a server that
-is asked over HTTP keeps to its own.
+The number is how many times as long as the server's deadline the answer may take.
 """
 
 _LOOK_SECONDS = 0.05
@@ -38,7 +39,7 @@ class RefusedError(Exception):
     """What was asked is not answered: the status, or 0 where nobody could be asked, and why."""
 
     def __init__(
-        self, status: int, error: Mapping[str, Any], retry_after: float | None = None
+        self, status: int, error: Mapping[str, Any], retry_after: int | None = None
     ) -> None:
         super().__init__(status, error)
         self.status, self.error, self.retry_after = status, error, retry_after
@@ -56,15 +57,11 @@ class _Patient:
         return getattr(self._desk, name)
 
 
-def owner_of(key: str) -> str:
-    """Return whose a key's jobs are: its digest, which stays as other keys are added."""
-    return sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+def within(desk: Desk, turns: Turns, owner: str) -> Asker:
+    """Ask the engine as a request of the owner's does, but in turn with the jobs of others.
 
-
-def within(desk: Desk, owner: str) -> Asker:
-    """Ask the engine as a request of the owner's does, but only when no request waits for it.
-
-    Each ask takes one from the rate limit of the owner's key, and waits until there is one.
+    Requests that wait for the engine go first. Each ask takes one from the rate limit of the
+    owner's key, and waits until there is one.
     """
     # The owner passed with this key. Where it is gone since, or there are none, all the same.
     keys = (key for key in desk.options.api_keys if desk.keys and owner_of(key) == owner)
@@ -72,22 +69,27 @@ def within(desk: Desk, owner: str) -> Asker:
 
     async def ask(url: str, body: Mapping[str, Any], times: float) -> dict[str, Any]:
         await _take_one(desk, asker)
-        await _give_way(desk)
-        seen = Seen(uuid.uuid4().hex, language(), asyncio.get_running_loop().time(), "jobs")
-        scope = {"type": "http", "method": "POST", "path": url, "query_string": b"", "headers": []}
-        request = Request({**scope, SEEN: seen}, _silence)
-        try:
-            patient = cast("Desk", _Patient(desk, times))
-            return await _answered(patient, request, url, body)
-        except RequestError as error:
-            refused = error
-        except Exception:
-            # As at the front: a defect that one prompt meets does not end the others.
-            LOG.exception("defect", extra={"fields": {"id": seen.id}})
-            refused = RequestError("serve.error.internal", id=seen.id)
-        raise RefusedError(refused.status, refused.body()["error"], refused.retry_after)
+        async with turns.turn(owner):
+            await _give_way(desk)
+            return await _asked(cast("Desk", _Patient(desk, times)), owner, url, body)
 
     return ask
+
+
+async def _asked(desk: Desk, owner: str, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    now = asyncio.get_running_loop().time()
+    seen = Seen(uuid.uuid4().hex, language(), now, "jobs", owner=owner)
+    scope = {"type": "http", "method": "POST", "path": url, "query_string": b"", "headers": []}
+    request = Request({**scope, SEEN: seen}, _silence)
+    try:
+        return await _answered(desk, request, url, body)
+    except RequestError as error:
+        refused = error
+    except Exception:
+        # As at the front: a defect that one prompt meets does not end the others.
+        LOG.exception("defect", extra={"fields": {"id": seen.id}})
+        refused = RequestError("serve.error.internal", id=seen.id)
+    raise RefusedError(refused.status, refused.body()["error"], refused.retry_after)
 
 
 async def _answered(
@@ -134,22 +136,22 @@ async def _silence() -> Message:
 
 
 @asynccontextmanager
-async def over_http(server: str, key: str | None) -> AsyncIterator[Asker]:
-    """Yield what asks the server at that address, with that key."""
+async def over_http(server: str, job: Job) -> AsyncIterator[Asker]:
+    """Yield what has the server at that address ask as it would itself, for who holds the job."""
     import httpx2
 
-    headers = {"authorization": f"Bearer {key}"} if key else {}
+    headers = {"authorization": f"Bearer {job.worker}", "content-type": "application/json"}
     timeout = httpx2.Timeout(_LONGEST_ANSWER, connect=10.0)
     async with httpx2.AsyncClient(
         base_url=server, headers=headers, timeout=timeout, trust_env=False
     ) as client:
 
-        async def ask(url: str, body: Mapping[str, Any], _: float) -> dict[str, Any]:
+        async def ask(url: str, body: Mapping[str, Any], times: float) -> dict[str, Any]:
             try:
-                # In ASCII: half of a character is refused by the server, not by ourselves.
-                content = json.dumps(body)
-                kind = {"content-type": "application/json"}
-                reply = await client.post(url, content=content, headers=kind)
+                asked = json.dumps({"url": url, "body": body, "times": times}, ensure_ascii=False)
+                # Half of a character is refused by the server, not by ourselves.
+                content = asked.encode("utf-8", "surrogatepass")
+                reply = await client.post(f"/jobs/{job.id}/ask", content=content)
                 told = reply.json()
             except (httpx2.HTTPError, ValueError) as error:
                 raise RefusedError(0, {"message": str(error) or type(error).__name__}) from error
@@ -159,6 +161,6 @@ async def over_http(server: str, key: str | None) -> AsyncIterator[Asker]:
             # What stands between may answer, too, and in a shape of its own.
             why = given if isinstance(given, dict) else {"message": reply.text[:200]}
             after = reply.headers.get("retry-after", "")
-            raise RefusedError(reply.status_code, why, float(after) if after.isdecimal() else None)
+            raise RefusedError(reply.status_code, why, int(after) if after.isdecimal() else None)
 
         yield ask

@@ -13,18 +13,11 @@ from weitiao.errors import WeitiaoError
 from weitiao.evaluation.suite import DEFAULT, require_suite, suite_names
 from weitiao.serving.desk import Desk
 from weitiao.serving.faults import RequestError, refusal
+from weitiao.serving.jobs.document import CHAT, ROUTES
 from weitiao.serving.jobs.faults import JobRequestError
 from weitiao.serving.jobs.shapes import EvaluationRow, JobRequest
 from weitiao.serving.wire import ChatRequest, CompletionRequest, GenerateRequest, SamplingFields
 from weitiao.words import Language
-
-CHAT = "/v1/chat/completions"
-ROUTES: dict[str, type[SamplingFields]] = {
-    CHAT: ChatRequest,
-    "/v1/completions": CompletionRequest,
-    "/generate": GenerateRequest,
-}
-"""What can be asked in a job, as by itself."""
 
 _NEEDS = {"batch": "requests", "dialogue": "turns", "evaluation": "rows"}
 _ALONE = ("stream", "stream_options")

@@ -2,12 +2,12 @@
 
 ``python -m celery -A weitiao.serving.jobs.celery_app worker``
 
-They load no model: they ask the server. Its environment tells them where everything is:
+They load no model: they ask the server, which knows them by the jobs they hold. The environment
+tells them where everything is:
 
 ``WEITIAO_JOBS``: the broker's address, the same as the server's (by default
 ``redis://127.0.0.1:6379/0``). ``WEITIAO_JOBS_FILE``: the server's table of jobs.
 ``WEITIAO_JOBS_SERVER``: the server's address (by default ``http://127.0.0.1:8000``).
-``WEITIAO_JOBS_KEY``: a key of the server's, where it asks for one.
 """
 
 import asyncio
@@ -44,5 +44,5 @@ async def _do(job: str, options: JobOptions) -> None:
     with closing(Store(Path(file))) as store:
         claimed = store.claim(job)
         if claimed is not None:
-            async with over_http(server, os.environ.get("WEITIAO_JOBS_KEY")) as ask:
+            async with over_http(server, claimed) as ask:
                 await work(store, claimed, ask, options)

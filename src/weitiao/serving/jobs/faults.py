@@ -10,6 +10,7 @@ _KINDS: Kinds = {
     "jobs.error.line": (400, _INVALID, None),
     "jobs.error.reference": (400, _INVALID, None),
     "jobs.error.suite": (400, _INVALID, None),
+    "jobs.error.not_held": (403, "permission_error", "job_not_held"),
     "jobs.error.unknown": (404, _INVALID, "job_not_found"),
     "jobs.error.state": (409, _INVALID, "wrong_state"),
     "jobs.error.full": (429, "rate_limit_error", "queue_full"),

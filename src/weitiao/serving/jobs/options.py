@@ -12,7 +12,7 @@ class JobOptions(Options):
     """The address through which Celery's workers are woken; without it the server does the jobs."""
 
     parallel: int = Field(default=2, ge=1, le=64)
-    """Prompts of one job that are asked at the same time."""
+    """Prompts of jobs that are asked at the same time; those of several keys take turns."""
 
     max_items: int = Field(default=10_000, ge=1)
     """The most prompts, turns or rows of one job."""
@@ -34,7 +34,7 @@ class JobOptions(Options):
 
     deadline_tries: int = Field(default=3, ge=1)
     """How often a prompt is asked that meets the server's deadline; each time it gets twice as
-    long, where the server does the jobs itself."""
+    long."""
 
     keep_days: float = Field(default=30, gt=0)
     """Jobs that ended so many days ago are deleted, with their results."""

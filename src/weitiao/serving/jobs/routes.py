@@ -1,5 +1,8 @@
-"""The routes of jobs: begin, look, fetch, cancel, retry, delete."""
+"""The routes of jobs: begin, look, fetch, cancel, retry, delete; and ask, for workers."""
 
+import asyncio
+import hmac
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
@@ -9,17 +12,22 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from weitiao.serving.answering import seen_of
-from weitiao.serving.app import OurDesk, allowed, desk_of
-from weitiao.serving.faults import ErrorBody
-from weitiao.serving.jobs.asking import owner_of
+from weitiao.serving.app import OurDesk, allowed
+from weitiao.serving.bodies import LargeBodyRoute
+from weitiao.serving.faults import ClientGoneError, ErrorBody
+from weitiao.serving.jobs.asking import RefusedError, within
 from weitiao.serving.jobs.asks import asks_of
 from weitiao.serving.jobs.faults import JobRequestError
 from weitiao.serving.jobs.options import JobOptions
 from weitiao.serving.jobs.shapes import Deleted, JobList, JobRequest, JobTold, told
 from weitiao.serving.jobs.store import Job, Store
+from weitiao.serving.jobs.turns import Turns
 
-ROUTER = APIRouter(prefix="/v1/jobs")
+ROUTER = APIRouter(prefix="/v1/jobs", route_class=LargeBodyRoute)
 """Needs a :class:`Board` as ``state.jobs`` of the application."""
+
+WORKERS = APIRouter(prefix="/jobs", include_in_schema=False)
+"""What workers elsewhere ask; it needs no key, but the token of the job that is being done."""
 
 _REFUSALS = {
     400: "The request is not understood.",
@@ -32,6 +40,7 @@ _REFUSALS = {
     429: "Too many jobs wait, or too many requests came; Retry-After tells when to come back.",
 }
 _LINES = {"application/x-ndjson": {"schema": {"type": "string"}}}
+_JSON = "application/json"
 _COME_BACK = 30
 
 
@@ -42,6 +51,7 @@ class Board:
     store: Store
     options: JobOptions
     wake: Callable[[], None]
+    turns: Turns
 
 
 def _board(request: Request) -> Board:
@@ -53,7 +63,7 @@ _Board = Annotated[Board, Depends(_board)]
 
 def _owned(request: Request, board: _Board, job: str) -> Job:
     found = board.store.get(job)
-    if found is None or found.owner != _owner(request):
+    if found is None or found.owner != seen_of(request).owner:
         raise JobRequestError("jobs.error.unknown", job=job[:100])
     return found
 
@@ -78,7 +88,7 @@ def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def begin(request: Request, desk: OurDesk, board: _Board, asked: JobRequest) -> Response:
     """Queue a job."""
     spec, asks = asks_of(desk, asked, board.options.max_items, seen_of(request).tongue)
-    owner = _owner(request)
+    owner = seen_of(request).owner
     waiting = board.store.unfinished(owner)
     if waiting >= board.options.max_jobs:
         raise JobRequestError("jobs.error.full", retry_after=_COME_BACK, waiting=waiting)
@@ -93,7 +103,7 @@ def newest(
 ) -> Response:
     """Tell of the last jobs, the newest first."""
     tongue = seen_of(request).tongue
-    data = [told(job, tongue) for job in board.store.newest(_owner(request), limit)]
+    data = [told(job, tongue) for job in board.store.newest(seen_of(request).owner, limit)]
     return _json({"object": "list", "data": data})
 
 
@@ -143,6 +153,43 @@ def delete(board: _Board, job: _Job) -> Response:
     return _json({"id": job.id, "object": "job", "deleted": True})
 
 
+@WORKERS.post("/{job}/ask")
+async def ask(request: Request, desk: OurDesk, board: _Board, job: str) -> Response:
+    """Ask for who does a job as the server does for its own; see over_http."""
+    held = await asyncio.to_thread(_held, board, job, request.headers.get("authorization", ""))
+    # Not orjson, which takes no half of a character: that is for the prompt's own refusal.
+    asked = await asyncio.to_thread(json.loads, await request.body())
+    asker = within(desk, board.turns, held.owner)
+    doing = asyncio.create_task(asker(asked["url"], asked["body"], asked["times"]))
+    gone = asyncio.create_task(_gone(request))
+    try:
+        await asyncio.wait((doing, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not doing.done():
+            raise ClientGoneError
+        return _json(doing.result())
+    except RefusedError as error:
+        headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
+        return Response(orjson.dumps({"error": error.error}), error.status, headers, _JSON)
+    finally:
+        for task in (doing, gone):
+            task.cancel()
+        await asyncio.gather(doing, gone, return_exceptions=True)
+
+
+def _held(board: Board, job: str, authorization: str) -> Job:
+    found, token = board.store.get(job), authorization.partition(" ")[2]
+    # New with every claim, it stands nowhere but in the table.
+    known = (found.worker if found and found.state == "running" else None) or ""
+    if not (found and known and hmac.compare_digest(known.encode(), token.encode())):
+        raise JobRequestError("jobs.error.not_held", job=job[:100])
+    return found
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
 def _wrong_state(job: Job) -> JobRequestError:
     return JobRequestError("jobs.error.state", job=job.id, state=job.state)
 
@@ -151,11 +198,5 @@ def _told(request: Request, job: Job, status: int = 200) -> Response:
     return _json(told(job, seen_of(request).tongue), status)
 
 
-def _owner(request: Request) -> str:
-    if not desk_of(request).keys:
-        return ""
-    return owner_of(request.headers.get("authorization", "").partition(" ")[2].strip())
-
-
 def _json(told: dict[str, Any], status: int = 200) -> Response:
-    return Response(orjson.dumps(told), status, media_type="application/json")
+    return Response(orjson.dumps(told), status, media_type=_JSON)

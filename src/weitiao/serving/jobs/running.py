@@ -13,8 +13,9 @@ from weitiao.serving.desk import LOG, Desk
 from weitiao.serving.jobs.asking import within
 from weitiao.serving.jobs.celery_broker import AGAIN_SECONDS, announcer
 from weitiao.serving.jobs.options import JobOptions
-from weitiao.serving.jobs.routes import ROUTER, Board
-from weitiao.serving.jobs.store import Store
+from weitiao.serving.jobs.routes import ROUTER, WORKERS, Board
+from weitiao.serving.jobs.store import Job, Store
+from weitiao.serving.jobs.turns import Turns
 from weitiao.serving.jobs.worker import work
 
 _LOOK_SECONDS = 5.0
@@ -38,9 +39,10 @@ def add_jobs(app: FastAPI, path: Path, options: JobOptions) -> None:
     desk: Desk = app.state.desk
     announce = announcer(options) if options.broker else None
     jobs = Jobs(Store(path), desk, options, announce)
-    app.state.jobs = Board(jobs.store, options, jobs.wake)
+    app.state.jobs = Board(jobs.store, options, jobs.wake, jobs.turns)
     app.state.body_limits = {ROUTER.prefix: options.max_job_bytes}
     app.include_router(ROUTER, dependencies=keys_of(app))
+    app.include_router(WORKERS)
     rest = app.router.lifespan_context
 
     @asynccontextmanager
@@ -61,11 +63,13 @@ class Jobs:
         options: JobOptions,
         announce: Callable[[str], None] | None = None,
     ) -> None:
-        self.store = store
+        self.store, self.turns = store, Turns(options.parallel)
         self._desk, self._options, self._announce = desk, options, announce
         self._look = min(_LOOK_SECONDS, options.stale_seconds / 2)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._new = asyncio.Event()
+        self._doing: dict[str, asyncio.Task[None]] = {}
+        """The jobs that are done within this server, by their owners: one of each at a time."""
         self._down = False
         """Whether the broker could not be reached when it was last tried."""
 
@@ -76,9 +80,9 @@ class Jobs:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Do jobs within; at its end, the one under way is queued again and the file closed."""
+        """Do jobs within; at its end, those under way are queued again and the file closed."""
         self._loop = asyncio.get_running_loop()
-        does = self._tell if self._announce else self._do_one
+        does = self._tell if self._announce else self._begin_one
         tasks = [
             asyncio.create_task(self._ever(self._sweep)),
             asyncio.create_task(self._ever(does)),
@@ -86,9 +90,8 @@ class Jobs:
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _end(tasks)
+            await _end(list(self._doing.values()))
             self.store.close()
 
     async def _ever(self, step: Callable[[], Awaitable[None]]) -> None:
@@ -109,16 +112,27 @@ class Jobs:
         await asyncio.to_thread(self.store.purge, self._options.keep_days)
         await asyncio.sleep(self._look)
 
-    async def _do_one(self) -> None:
-        """Do the job that waits longest, or wait for one."""
+    async def _begin_one(self) -> None:
+        """Begin the oldest job of an owner of whom none is being done, or wait for one."""
         while self._desk.state == "loading":
             await asyncio.sleep(_LOADING_SECONDS)
         self._new.clear()
-        job = await asyncio.to_thread(self.store.claim)
+        job = await asyncio.to_thread(self.store.claim, but=tuple(self._doing))
         if job is None:
             await self._wait()
         else:
-            await work(self.store, job, within(self._desk, job.owner), self._options)
+            self._doing[job.owner] = asyncio.create_task(self._do(job))
+
+    async def _do(self, job: Job) -> None:
+        try:
+            ask = within(self._desk, self.turns, job.owner)
+            await work(self.store, job, ask, self._options)
+        except Exception:
+            # Not heard of any more, it is queued again.
+            LOG.exception("jobs")
+        finally:
+            del self._doing[job.owner]
+            self._new.set()
 
     async def _tell(self) -> None:
         """Tell Celery's workers of what waits."""
@@ -145,3 +159,9 @@ class Jobs:
     async def _wait(self) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._new.wait(), self._look)
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -2,8 +2,10 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
 
+from weitiao.serving.jobs.document import kinds
 from weitiao.serving.jobs.store import Job, Kind, State
 from weitiao.serving.wire import ChatMessage, SamplingFields
 from weitiao.words import Language, say
@@ -47,6 +49,19 @@ class JobRequest(SamplingFields):
 
     suite: str | None = None
     """For evaluation: which scores, by the name of one of our suites."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Tell also what each kind needs, which is looked at by asks_of."""
+
+        def shown(model: type[BaseModel]) -> dict[str, Any]:
+            return handler.resolve_ref_schema(handler(model.__pydantic_core_schema__))
+
+        told = handler(core)
+        handler.resolve_ref_schema(told).update(kinds(shown, EvaluationRow))
+        return told
 
 
 class Progress(BaseModel):

@@ -218,15 +218,19 @@ class Store:
 
     # What the workers ask.
 
-    def claim(self, job: str | None = None) -> Job | None:
-        """Take that job, or the one that waits longest, to run it; None where there is none."""
+    def claim(self, job: str | None = None, but: Sequence[str] = ()) -> Job | None:
+        """Take a job to run it; None where there is none.
+
+        That job, or the one that waits longest; none of the owners in ``but``.
+        """
         with self._change() as base:
             found = base.execute(
                 "UPDATE job SET state = 'running', worker = ?1, heartbeat = ?2,"
                 " started = coalesce(started, ?2), attempts = attempts + 1, deaths = deaths + 1"
                 " WHERE id = (SELECT id FROM job WHERE state = 'queued' AND (?3 IS NULL OR id = ?3)"
+                " AND owner NOT IN (SELECT value FROM json_each(?4))"
                 " ORDER BY created, rowid LIMIT 1) RETURNING id",
-                (uuid.uuid4().hex, time.time(), job),
+                (uuid.uuid4().hex, time.time(), job, json.dumps(list(but))),
             ).fetchall()
         return self.get(found[0][0]) if found else None
 
