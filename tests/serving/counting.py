@@ -16,6 +16,7 @@ from weitiao.records.render import ChatFormat
 from weitiao.serving.app import create_app
 from weitiao.serving.engine import Ask, EngineError, Load, Logprob, Sampling, Step
 from weitiao.serving.options import ServeOptions
+from weitiao.serving.protocol import BoundedHttp
 from weitiao.serving.service import Served, Service
 
 TOKENIZER: Any = load_tokenizer(find_model("embedded"))
@@ -152,6 +153,7 @@ def serving(made: Service, *routers: APIRouter, ready: bool = True) -> Iterator[
     config = uvicorn.Config(
         app,
         port=0,
+        http=BoundedHttp,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=2,

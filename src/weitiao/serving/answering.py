@@ -67,6 +67,10 @@ async def parts(desk: Desk, request: Request, questions: Questions) -> AsyncGene
     seen.model, seen.prompt_tokens = questions.served.name, questions.prompt_tokens
     desk.metrics.prompt_tokens.labels(seen.model).inc(questions.prompt_tokens)
     came: asyncio.Queue[Part | Exception] = asyncio.Queue()
+    # One timer a request: asyncio.timeout around each part would cost as much as the part.
+    seconds = desk.options.deadline_seconds
+    late = RequestError("serve.error.deadline", seconds=f"{seconds:g}")
+    timer = asyncio.get_running_loop().call_at(seen.arrived + seconds, came.put_nowait, late)
     tasks = [asyncio.create_task(_watch(request, came))]
     choices = len(questions.asks) // len(questions.prompts)
     for index, ask in enumerate(questions.asks):
@@ -80,22 +84,18 @@ async def parts(desk: Desk, request: Request, questions: Questions) -> AsyncGene
     try:
         left = len(questions.asks)
         while left:
-            part = await _next(desk, seen, came)
+            part = await _next(desk, came)
             left -= part.finish is not None
             yield part
     finally:
+        timer.cancel()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _next(desk: Desk, seen: Seen, came: "asyncio.Queue[Part | Exception]") -> Part:
-    seconds = desk.options.deadline_seconds
-    try:
-        async with asyncio.timeout_at(seen.arrived + seconds):
-            part = await came.get()
-    except TimeoutError as error:
-        raise RequestError("serve.error.deadline", seconds=f"{seconds:g}") from error
+async def _next(desk: Desk, came: "asyncio.Queue[Part | Exception]") -> Part:
+    part = await came.get()
     if isinstance(part, EngineError):
         raise desk.broke(part) from part
     if isinstance(part, Exception):

@@ -19,6 +19,7 @@ from weitiao.errors import RunError
 from weitiao.serving.desk import LOG, Desk
 from weitiao.serving.keys import check_exposure
 from weitiao.serving.options import ServeOptions
+from weitiao.serving.protocol import BoundedHttp
 
 
 class JsonLines(logging.Formatter):
@@ -71,6 +72,7 @@ def run_server(
     listening = _listen(options)
     config = uvicorn.Config(
         app,
+        http=BoundedHttp,
         log_config=None,
         access_log=False,
         server_header=False,
