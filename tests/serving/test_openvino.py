@@ -133,7 +133,7 @@ def test_answers_are_those_of_transformers_alone_and_together(served: Served, mo
     assert [ids_of(answer) for answer in together] == [ids_of(answer) for answer in alone]
     assert all(answer[-1].finish == "length" for answer in together)
     assert all(step.finish is None for answer in together for step in answer[:-1])
-    assert all(len(answer) > 5 for answer in together), "the answer comes in steps"
+    assert all(len(answer) > 1 for answer in together), "the answer comes in steps"
 
 
 def test_the_stop_token_ends_the_answer_and_is_not_in_it(served: Served) -> None:

@@ -3,13 +3,14 @@
 OpenVINO's ``step()`` holds Python's lock while a token is computed, so it would stop a server
 that it shares a process with. Both talk in lines of JSON. In: the settings, then
 ``{"ask", "ids", "config"}`` and ``{"drop"}``. Out: ``{"ready"}`` or ``{"error", "values"}``,
-then after each step a list of ``{"ask", "ids", "logprobs", "finish", "cause"}``. The process
+then after a step a list of ``{"ask", "ids", "logprobs", "finish", "cause"}``. The process
 ends when its input does, which is when the engine has ended, however that came about.
 """
 
 import os
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from queue import SimpleQueue
@@ -35,6 +36,10 @@ is no faster and costs more: of 32 answers of the embedded model 24 stay.
 """
 
 _VALUE_BYTES = 2
+
+_EVERY = 0.02
+"""Seconds between two tellings of tokens that come one by one; nobody reads faster, and each costs
+computing. First tokens and ends are told at once."""
 
 
 def main() -> None:
@@ -98,6 +103,8 @@ def _answer(pipeline: Any, most: int, asked: "SimpleQueue[dict[str, Any]]", told
     # OpenVINO's own bound on them (max_num_seqs) does not hold with dynamic_split_fuse.
     waiting: dict[int, dict[str, Any]] = {}
     handles: dict[int, Any] = {}
+    silent: set[int] = set()
+    next_telling = 0.0
     while True:
         # With nothing to do it waits for a request; else it takes what came during the step.
         while not (waiting or pipeline.has_non_finished_requests()) or not asked.empty():
@@ -110,17 +117,31 @@ def _answer(pipeline: Any, most: int, asked: "SimpleQueue[dict[str, Any]]", told
             number = next(iter(waiting))
             try:
                 handles[number] = _begin(pipeline, waiting.pop(number))
+                silent.add(number)
             except (RuntimeError, TypeError) as error:
                 # One request that OpenVINO refuses is not the others' fault.
                 _tell(told, [_part(number, finish="failed", cause=str(error))])
         if pipeline.has_non_finished_requests():
             pipeline.step()
-            _tell_new(handles, told)
+            silent &= handles.keys()
+            if time.monotonic() >= next_telling or _pressing(handles, silent):
+                _tell_new(handles, silent, told)
+                next_telling = time.monotonic() + _EVERY
 
 
-def _tell_new(handles: dict[int, Any], told: BinaryIO) -> None:
-    """Tell what the step brought, and forget the answers that have ended."""
+def _pressing(handles: dict[int, Any], silent: set[int]) -> bool:
+    """Tell whether an answer has begun or ended."""
+    from openvino_genai import GenerationStatus
+
+    running = GenerationStatus.RUNNING
+    ended = any(handle.get_status() != running for handle in handles.values())
+    return ended or any(handles[number].can_read() for number in silent)
+
+
+def _tell_new(handles: dict[int, Any], silent: set[int], told: BinaryIO) -> None:
+    """Tell what the last steps brought, and forget the answers that have ended."""
     parts = [_new_part(number, handle) for number, handle in handles.items()]
+    silent -= {part["ask"] for part in parts if part["ids"]}
     for part in parts:
         if part["finish"]:
             del handles[part["ask"]]
