@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from weitiao.plan.plan import Plan
     from weitiao.plan.recipe import Recipe
     from weitiao.records.record import Record
-    from weitiao.records.render import ChatFormat
     from weitiao.runs import Run
     from weitiao.serving.engine import Engine, Sampling
 
@@ -172,7 +171,7 @@ def by_server(spec: Replay, run: Run, recipe: Recipe, settled: Plan) -> None:
         )
         with peak_memory_of(process) as peak:
             rows, _, rate = answers_of(spec, run, settled, made)
-        prompts = prompts_of(rows, lambda record: _ids(client, record, chat))
+        prompts = prompts_of(rows, lambda record: _ids(client, record))
     write_told(Path(spec.out), Told(prompts, peak(), rate))
 
 
@@ -223,17 +222,14 @@ def _asked(record: Record | None, prompt: list[int]) -> tuple[str, dict[str, Any
     return "/v1/chat/completions", _conversation(record)
 
 
-def _ids(client: httpx2.Client, record: Record, chat: ChatFormat) -> list[int]:
+def _ids(client: httpx2.Client, record: Record) -> list[int]:
     """Return the ids that the server makes of a row; none where it refuses it."""
-    if record.text is None:
-        told = client.post("/tokenize", json=_conversation(record))
-        found: list[int] = [] if told.is_error else told.json()["tokens"]
-        return found
-    # Of a plain text it tells how many they are, not which.
-    told = client.post("/v1/completions", json={**_asked(record, [])[1], "max_tokens": 1})
-    ids = question(record, chat)
-    same = not told.is_error and told.json()["usage"]["prompt_tokens"] == len(ids)
-    return ids if same else []
+    passage = record.text is not None
+    told = client.post(
+        "/tokenize", json=_asked(record, [])[1] if passage else _conversation(record)
+    )
+    found: list[int] = [] if told.is_error else told.json()["tokens"]
+    return found
 
 
 def _conversation(record: Record) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from weitiao.serving.sending import streamed, whole
 from weitiao.serving.service import Served, Service
 from weitiao.serving.shapes import ChatShape, PlainShape, TextShape
 from weitiao.serving.web.page import add_page
-from weitiao.serving.wire import ChatRequest, CompletionRequest, GenerateRequest
+from weitiao.serving.wire import ChatRequest, CompletionRequest, GenerateRequest, TokenizeRequest
 
 _REFUSALS = {
     400: "The request is not understood, or is longer than the model's context.",
@@ -138,9 +138,9 @@ def _asking_router() -> APIRouter:
         return await whole(desk, request, questions, PlainShape(questions))
 
     @router.post("/tokenize", responses=_answered(replies.Tokens))
-    async def tokenize(desk: OurDesk, asked: ChatRequest) -> Response:
-        """Tell the token ids that a conversation becomes, as vLLM does."""
-        ids = (await asking.of_chat(desk, asked)).prompts[0]
+    async def tokenize(desk: OurDesk, asked: TokenizeRequest) -> Response:
+        """Tell the token ids that a conversation or a text becomes, as vLLM does."""
+        ids = (await asking.to_tokens(desk, asked)).prompts[0]
         context = desk.service.engine.context
         return _json({"tokens": ids, "count": len(ids), "max_model_len": context})
 

@@ -19,6 +19,7 @@ from weitiao.serving.wire import (
     CompletionRequest,
     GenerateRequest,
     SamplingFields,
+    TokenizeRequest,
     ToolCall,
 )
 
@@ -120,6 +121,19 @@ async def of_text(desk: Desk, asked: CompletionRequest) -> Questions:
     return _questions(
         desk, served, asked, prompts, asked.prompt, asked.max_tokens, asked.n, asked.logprobs
     )
+
+
+async def to_tokens(desk: Desk, asked: TokenizeRequest) -> Questions:
+    """Return what a conversation would ask, or a text.
+
+    Raises:
+        RequestError: as for :func:`of_chat`; or there are neither, or both.
+    """
+    if bool(asked.messages) == (asked.prompt is not None):
+        raise RequestError("serve.error.no_messages", param="messages")
+    if asked.prompt is None:
+        return await of_chat(desk, asked)
+    return await of_text(desk, CompletionRequest(model=asked.model, prompt=asked.prompt))
 
 
 def _questions(

@@ -21,6 +21,7 @@ _KINDS: Kinds = {
     "serve.error.top_logprobs": (400, _INVALID, "unsupported_parameter"),
     "serve.error.too_many": (400, _INVALID, None),
     "serve.error.token_id": (400, _INVALID, None),
+    "serve.error.no_messages": (400, _INVALID, None),
     "serve.error.no_prompt": (400, _INVALID, None),
     "serve.error.tools": (400, _INVALID, "unsupported_parameter"),
     "serve.error.template": (400, _INVALID, None),

@@ -215,3 +215,26 @@ class GenerateRequest(SamplingFields):
             ]
         }
     )
+
+
+class TokenizeRequest(ChatRequest):
+    """A conversation, or a text as it is."""
+
+    messages: list[ChatMessage] = Field(default=[], min_length=1)
+    """The turns so far; or give a prompt."""
+
+    prompt: str | None = None
+    """A text, to which nothing is added; or give messages."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["messages"], "properties": {"prompt": {"type": "null"}}},
+                {
+                    "required": ["prompt"],
+                    "properties": {"prompt": {"type": "string"}},
+                    "not": {"required": ["messages"]},
+                },
+            ]
+        }
+    )
