@@ -18,6 +18,7 @@ PATHS = (
     "/v1/jobs", "/v1/jobs/{job}", "/v1/jobs/{job}/cancel", "/v1/jobs/{job}/result",
     "/v1/jobs/{job}/retry",
 )  # fmt: skip
+ASKED = {"messages": [{"role": "user", "content": "a"}]}
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,12 @@ def test_requests_made_from_the_document_are_answered_as_it_says(tmp_path: Path,
         ({"kind": "batch", "requests": [None]}, False),
         ({"kind": "batch", "requests": [{"custom_id": "a"}]}, False),
         ({"kind": "batch", "requests": [{"prompt": "a", "custom_id": 1}]}, False),
+        ({"kind": "batch", "requests": [{**ASKED, "stream": True, "stream_options": {}}]}, True),
+        ({"kind": "batch", "requests": [{**ASKED, "stream": "x"}]}, False),
+        (
+            {"kind": "batch", "requests": [{**ASKED, "stream_options": {"include_usage": "x"}}]},
+            False,
+        ),
         ({"kind": "batch", "requests": [{"prompt": "a", "url": None}]}, True),
         ({"kind": "batch", "requests": [{"url": "/generate", "body": {"query": "a"}}]}, True),
         ({"kind": "batch", "requests": [{"url": "/v1/completions", "prompt": "a"}]}, True),

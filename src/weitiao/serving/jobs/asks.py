@@ -20,7 +20,7 @@ from weitiao.serving.wire import ChatRequest, CompletionRequest, GenerateRequest
 from weitiao.words import Language
 
 _NEEDS = {"batch": "requests", "dialogue": "turns", "evaluation": "rows"}
-_ALONE = ("stream", "stream_options")
+_ALONE = {"stream", "stream_options"}
 """Fields that say how an answer is sent."""
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -95,7 +95,7 @@ def _request(given: Any, common: Mapping[str, Any], at: _Place, tongue: Language
     # A name for the answer's length is as good as another: the common one must not win.
     named = {"max_tokens"} if {"max_completion_tokens", "max_new_tokens"} & body.keys() else set()
     held = {name: value for name, value in common.items() if name not in named}
-    own = {name: value for name, value in body.items() if value is not None and name not in _ALONE}
+    own = {name: value for name, value in body.items() if value is not None}
     read = _read(ROUTES[url], {**held, **own}, at, tongue)
     if isinstance(read, CompletionRequest) and read.echo:
         raise RequestError("serve.error.unsupported", param=_name(at, "echo"), field="echo")
@@ -151,7 +151,7 @@ def _read(shape: type[Body], given: Any, at: _Place, tongue: Language) -> Body:
 
 
 def _dumped(read: BaseModel) -> dict[str, Any]:
-    return read.model_dump(exclude_unset=True)
+    return read.model_dump(exclude_unset=True, exclude=_ALONE)
 
 
 def _name(at: Sequence[object], field: str = "") -> str:
