@@ -144,11 +144,17 @@ def test_a_worker_does_not_outlive_a_command_that_ignores_to_be_asked(tmp_path: 
     assert not folder.exists()
 
 
-def test_a_start_that_fails_says_why(make: Any, told: Any, tmp_path: Path) -> None:
-    (tmp_path / "model" / "broken").touch()
-    log = tmp_path / "run" / "vllm.log"
+def _with_old_log(folder: Path, model: str) -> Path:
+    """Let the stand-in's model be ``model``, beside the log of an earlier start."""
+    (folder / "model" / model).touch()
+    log = folder / "run" / "vllm.log"
     log.parent.mkdir()
     log.write_text("KeyError: of another day\n")
+    return log
+
+
+def test_a_start_that_fails_says_why(make: Any, told: Any, tmp_path: Path) -> None:
+    log = _with_old_log(tmp_path, "broken")
     with pytest.raises(ModelError) as raised:
         asyncio.run(make().start())
     assert raised.value.key == "error.vllm_ended"
@@ -165,10 +171,7 @@ def test_a_flag_that_its_vllm_does_not_know_is_told(make: Any) -> None:
 
 
 def test_a_start_that_takes_too_long_is_ended(make: Any, told: Any, tmp_path: Path) -> None:
-    (tmp_path / "model" / "silent").touch()
-    log = tmp_path / "run" / "vllm.log"
-    log.parent.mkdir()
-    log.write_text("KeyError: of another day\n")
+    _with_old_log(tmp_path, "silent")
     with pytest.raises(ModelError) as raised:
         asyncio.run(make(start_seconds=2).start())
     assert raised.value.key == "error.vllm_slow"
