@@ -123,6 +123,13 @@ CALIBRATION = (
     Line("c-full", "7M-8k", 100, 400, "method=full train.batch_size=16"),
     Line("c-full-fp32", "60M-64k", 60, 200, "method=full precision=fp32 train.batch_size=8"),
     Line("c-full-adafactor", "60M-64k", 60, 200, "method=full optimizer=adafactor"),
+    Line(
+        "c-full-checkpointing",
+        "60M-64k",
+        200,
+        500,
+        "method=full gradient_checkpointing=full train.batch_size=16",
+    ),
     Line("c-prefix", "24M-16k", 60, 250, "method=prefix train.batch_size=16"),
     Line("c-ia3", "24M-16k", 60, 250, "method=ia3 train.batch_size=16"),
 )

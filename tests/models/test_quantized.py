@@ -132,3 +132,20 @@ def test_missing_packages_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> N
         assert "bitsandbytes" in sentence
         assert "accelerate" not in sentence
         assert "pip install 'weitiao[quantized]'" in sentence
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what is mapped")
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_file_of_a_quantised_base_is_let_go_of(tmp_path: Path, kind: Quantization) -> None:
+    pytest.importorskip("bitsandbytes")
+    small_model().to(torch.bfloat16).save_pretrained(tmp_path)
+
+    def mapped() -> bool:
+        return f"{tmp_path}/" in Path("/proc/self/maps").read_text(encoding="utf-8")
+
+    plain = load_model(find_model(str(tmp_path)), torch.bfloat16, CPU)
+    assert mapped()
+    del plain
+    model = quantized(tmp_path, kind, torch.bfloat16)
+    assert model.get_output_embeddings().weight.dtype == torch.bfloat16
+    assert not mapped()

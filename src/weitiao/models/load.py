@@ -231,6 +231,11 @@ def load_model(
         )
     model.to(device)  # type: ignore[arg-type]
     _require_numbers(source, model.named_parameters())
+    if quantization != "none":
+        # What stays whole would hold on to the file, and so all of it in memory.
+        for parameter in model.parameters():
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.clone()
     compute_exactly(model)
     model.eval()
     if getattr(model.config, "quantization_config", None) and quantization == "none":

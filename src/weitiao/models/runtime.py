@@ -9,9 +9,8 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 
 KEPT_BLOCKS = 264 << 20
-"""Larger blocks go back when they are freed: gradients of large vocabularies, that seldom come
-again in the same order, and make training whole models take up to a third more memory. The
-head's logits, at most 256 MB (``head.CHUNK_LOGITS`` in fp32), are kept: they come each time."""
+"""Larger blocks go back when they are freed. The head's logits, at most 256 MB
+(``head.CHUNK_LOGITS`` in fp32), are kept: they come each time."""
 
 
 def prepare_process() -> None:
@@ -39,11 +38,23 @@ def prepare_process() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     # PEFT loads bitsandbytes wherever it is installed, and it warns of what only answers use.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    keep_blocks(KEPT_BLOCKS)
+    _tell_malloc(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def keep_blocks(largest: int) -> None:
+    """Let glibc keep freed blocks of up to ``largest`` bytes, and give larger ones back at once.
+
+    Blocks of many sizes that seldom come again in the same order leave holes.
+    """
+    _tell_malloc(_M_MMAP_THRESHOLD, largest)
+
+
+def _tell_malloc(what: int, value: int) -> None:
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):
-            libc.mallopt(_M_MMAP_THRESHOLD, KEPT_BLOCKS)
-            libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+            libc.mallopt(what, value)
 
 
 def leave_out_bitsandbytes() -> None:

@@ -32,6 +32,9 @@ PRODUCT_CACHE_BYTES = 76 << 20
 """oneDNN's bf16 products on a CPU, as many as ``prepare_process`` lets it keep, and the holes that
 they leave in the heap; fitted. After some hundred steps each more takes 2 to 3 MB (measured)."""
 
+THREADS_BYTES = 54 << 20
+"""What more than one thread adds to them, and to the heap, where one process trains (fitted)."""
+
 FORK_BYTES = 40 << 20
 """What a process made by fork changes of what it was given, and its own buffers (measured)."""
 
@@ -183,14 +186,13 @@ def training_bytes(shape: ModelShape, job: Job) -> int:
     """Return the bytes that training adds to weights and optimizer state at its highest.
 
     Gradients are made while activations are let go of, so the larger of the two counts, but
-    for the second micro-batch of a step. At the step itself only gradients are left, and
-    Adafactor's three copies of the largest tensor.
+    for the second micro-batch of a step. At the step itself Adafactor has two copies of the
+    largest tensor. Where all weights are trained on a CPU, the heap keeps the place of what has
+    gone: two copies and the gradient then lie beside the activations, where the head's own
+    gradient was, and gradients that wait for a second micro-batch leave holes as large.
     """
     trained = trainable_params(shape, job)
     gradients = 4 * trained
-    step = gradients
-    if job.optimizer == "adafactor":
-        step += 12 * (shape.embedding_params if job.method == "full" else 0)
     activations = kept_bytes(shape, job) + passing_bytes(shape, job)
     if job.method == "full" and BYTES[job.precision] == 2:
         # Autocast's copies of the weights live from the forward to the backward pass.
@@ -200,8 +202,13 @@ def training_bytes(shape: ModelShape, job: Job) -> int:
         factor *= DORA_HELD
     elif job.dropout or job.method in ("prefix", "ia3"):
         factor *= OWN_HELD
-    held = round(activations * factor)
-    return max(held + (gradients if job.accumulates else 0), step)
+    held, emb = round(activations * factor), shape.embedding_params
+    kept_twice = job.method == "full" and job.device == "cpu"
+    if job.optimizer == "adafactor" and job.method == "full":
+        held = max(held + round((12 - 6 * factor) * emb) * kept_twice, gradients + 8 * emb)
+    if not job.accumulates:
+        return max(held, gradients)
+    return held + gradients * (2 if kept_twice else 1)
 
 
 def process_bytes(shape: ModelShape, job: Job) -> int:
@@ -216,6 +223,8 @@ def peak_memory(shape: ModelShape, job: Job) -> int:
     """Return the bytes that training takes at its highest: in each process, or in all forks."""
     weights = weight_bytes(shape, job) + state_bytes(shape, job)
     first = process_bytes(shape, job) + round(weights * job.share) + training_bytes(shape, job)
+    if job.device == "cpu" and job.precision == "bf16" and job.forks == 1:
+        first += THREADS_BYTES
     return first + (job.forks - 1) * _another_fork(shape, job)
 
 

@@ -14,7 +14,9 @@ from weitiao.events import EventLog
 from weitiao.models.adapters import transformers_model
 from weitiao.models.flat import Flat, flatten
 from weitiao.models.graphs import Graphs
+from weitiao.models.head import chunk_tokens
 from weitiao.models.load import TYPES
+from weitiao.models.runtime import keep_blocks
 from weitiao.plan.plan import Plan
 from weitiao.records.prefixes import common_length
 from weitiao.records.record import Origin
@@ -27,6 +29,9 @@ from weitiao.training.sharding import MicroStep, shard
 from weitiao.training.team import ALONE, Team, allot, row_cost
 from weitiao.training.updates import Updates
 from weitiao.training.zero import Zero
+
+LEAST_KEPT = 32 << 20
+"""Freed blocks of up to so many bytes are kept, even where all weights are trained."""
 
 RECENT_STEPS = 20
 """The time left is judged by this many steps: a laptop slows down as it grows warm."""
@@ -152,6 +157,10 @@ def begin(work: Work) -> Engine:
     model, plan, unit = work.model, work.plan, MicroStep(work.model)
     progress = Progress(micro_batch_tokens=plan.micro_batch_tokens)
     model.train()
+    if plan.method == "full":
+        # Gradients as large as weights, kept, would take a quarter to a third more memory.
+        vocabulary, width = plan.shape.vocab_size, work.precision.itemsize
+        keep_blocks(max(LEAST_KEPT, chunk_tokens(plan.device, vocabulary) * vocabulary * width))
     if plan.gradient_checkpointing != "off":
         transformers_model(model).activation_checkpointing_enable(
             {"use_reentrant": False},
