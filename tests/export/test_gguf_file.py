@@ -138,12 +138,50 @@ def test_what_has_no_form_in_gguf_is_refused(tmp_path: Path) -> None:
     stretched = {"architectures": ["LlamaForCausalLM"], "rope_scaling": {"type": "dynamic"}}
     with pytest.raises(ModelError, match="dynamic"):
         require_gguf(stretched, "m")
+
+
+@pytest.mark.parametrize(("kind", "weight"), [("f16", 1e6), ("q8_0", 1e7), ("q4_0", float("nan"))])
+def test_a_weight_that_is_no_number_in_the_file_is_refused(
+    kind: Any, weight: float, tmp_path: Path
+) -> None:
     folder = Path(base_folder(tmp_path / "base", dtype=torch.float32).location)
     model = AutoModelForCausalLM.from_pretrained(folder)
-    model.model.layers[0].mlp.up_proj.weight.data[3, 3] = 1e6
+    model.model.layers[0].mlp.up_proj.weight.data[3, 3] = weight
     model.save_pretrained(folder)
     with pytest.raises(ModelError, match=r"blk\.0\.ffn_up\.weight"):
-        write_gguf(folder, tmp_path / "model.gguf", "f16", embedded_chat(), "m")
+        write_gguf(folder, tmp_path / "model.gguf", kind, embedded_chat(), "m")
+
+
+def test_the_bytes_are_those_of_the_packages_own_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = tmp_path / "ours.gguf", tmp_path / "theirs.gguf"
+    packing = gguf.GGUFWriter._pack_val
+    calls = []
+
+    def counted(*values: Any, **how: Any) -> bytes:
+        calls.append(None)
+        return packing(*values, **how)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(gguf.GGUFWriter, "_pack_val", counted)
+    write_gguf(EMBEDDED, ours, "q8_0", embedded_chat(), "名字")
+    assert len(calls) < 1000, "tokens were packed one by one"
+    monkeypatch.setattr("weitiao.export.gguf_writer.Writer", gguf.GGUFWriter)
+    write_gguf(EMBEDDED, theirs, "q8_0", embedded_chat(), "名字")
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
+@pytest.mark.parametrize("values", [[True, False], [0.5, 2.0], b"abc", [[1, 2], [3]]])
+def test_arrays_of_other_kinds_are_the_packages(values: Any, tmp_path: Path) -> None:
+    from weitiao.export.gguf_writer import Writer
+
+    for kind, name in ((gguf.GGUFWriter, "theirs"), (Writer, "ours")):
+        writer = kind(tmp_path / name, "qwen2")
+        writer.add_array("values", values)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.close()
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, trainers
+from tokenizers import Tokenizer, normalizers, trainers
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from trained import EMBEDDED
@@ -15,6 +15,7 @@ from weitiao.export.tokenizer_gguf import (
     PATTERNS,
     PROBES,
     USER_DEFINED,
+    _shortened,
     _splitting,
     ids_of,
     read_vocabulary,
@@ -57,6 +58,29 @@ def test_an_unknown_splitting_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps(data), encoding="utf-8")
     with pytest.raises(ModelError):
         read_vocabulary(tmp_path, "llama-2-like")
+
+
+def test_what_is_changed_before_it_is_split_is_refused(tmp_path: Path) -> None:
+    own = own_tokenizer(tmp_path, _splitting(PATTERNS["qwen2"]))
+    own.normalizer = normalizers.Lowercase()
+    own.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ModelError):
+        read_vocabulary(tmp_path, "lower")
+
+
+@pytest.mark.parametrize("merges", ["lists", "texts"])
+def test_the_shortened_tokenizer_cuts_texts_as_the_whole_one(merges: str, shared: Path) -> None:
+    file = shared / "tokenizers" / "qwen" / "tokenizer.json"
+    data = json.loads(file.read_bytes())
+    if merges == "texts":
+        found = data["model"]["merges"]
+        data["model"]["merges"] = [m if isinstance(m, str) else " ".join(m) for m in found]
+    shortened = _shortened(data, PROBES)
+    assert len(shortened["model"]["vocab"]) < 2000
+    cut = Tokenizer.from_str(json.dumps(shortened))
+    whole = Tokenizer.from_file(str(file))
+    for text in PROBES:
+        assert cut.encode(text).tokens == whole.encode(text).tokens
 
 
 def test_qwens_tokenizer_is_qwen2(shared: Path) -> None:

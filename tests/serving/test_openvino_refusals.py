@@ -10,6 +10,7 @@ import pytest
 
 from weitiao.errors import ModelError
 from weitiao.serving.openvino import OpenVinoEngine, require_openvino
+from weitiao.serving.openvino.header import read_header
 
 # Looked for, not imported: imported here it would count its use in the home folder.
 if find_spec("openvino_genai") is None:
@@ -52,6 +53,36 @@ def test_what_openvino_cannot_run_is_told(tmp_path: Path) -> None:
     assert refused(file("e.gguf", "qwen2"), tmp_path).key == "error.openvino_cannot_load"
     (tmp_path / "f.gguf").write_bytes(b"no model")
     assert refused(tmp_path / "f.gguf", tmp_path).key == "error.openvino_no_gguf"
+
+
+def test_the_header_is_what_the_package_reads(tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(file, "qwen2")
+    writer.add_context_length(512)
+    writer.add_rope_freq_base(0.1)
+    writer.add_name("名字")
+    writer.add_bool("flag", True)
+    for name, values in (("texts", ["a", "名"]), ("lists", [[1, 2], [3]]), ("numbers", [1.5, 2.5])):
+        writer.add_array(name, values)
+    for name, kind in (("one", "Q8_0"), ("two", "F16")):
+        data = gguf.quants.quantize(np.ones((3, 64), np.float32), gguf.GGMLQuantizationType[kind])
+        writer.add_tensor(name, data, raw_dtype=gguf.GGMLQuantizationType[kind])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    reader, header = gguf.GGUFReader(file), read_header(file)
+    told = {n: f.contents() for n, f in reader.fields.items() if not n.startswith("GGUF.")}
+    for name in ("texts", "lists", "numbers"):
+        del told[name]
+        assert header.fields[name] is None
+    assert {n: v for n, v in header.fields.items() if v is not None} == pytest.approx(told)
+    assert header.types == {t.name: t.tensor_type.name for t in reader.tensors}
+    whole = file.read_bytes()
+    for size in {*range(0, reader.data_offset, 7), reader.tensors[1].data_offset + 100}:
+        file.write_bytes(whole[:size])
+        with pytest.raises(ValueError):  # noqa: PT011  (what it says is told to nobody)
+            read_header(file)
 
 
 def test_a_missing_package_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

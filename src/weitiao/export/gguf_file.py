@@ -94,8 +94,9 @@ def write_gguf(
         ModelError: the architecture or the tokenizer has no form in GGUF, or a weight is no
             number in the new type.
     """
-    from gguf import GGUFWriter
     from gguf.quants import quant_shape_to_byte_shape, quantize
+
+    from weitiao.export.gguf_writer import Writer
 
     config = AutoConfig.from_pretrained(str(folder)).to_dict()
     require_gguf(config, name)
@@ -103,7 +104,7 @@ def write_gguf(
     with ExitStack() as stack:
         tensors = list(_tensors(folder, config, kind, stack))
         rows = next(t.shape[0] for t in tensors if t.name == "token_embd.weight")
-        writer = GGUFWriter(None, ARCHITECTURES[config["architectures"][0]])
+        writer = Writer(None, ARCHITECTURES[config["architectures"][0]])
         stack.callback(writer.close)
         _describe(writer, config, kind, name)
         _add_tokenizer(writer, vocabulary.padded(rows), chat)
@@ -117,12 +118,23 @@ def write_gguf(
         writer.write_ti_data_to_file()
         for done, tensor in enumerate(tensors, 1):
             # What fp16 cannot hold is found below, and told better than by numpy's warning.
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", invalid="ignore"):
                 written = quantize(tensor.read(), tensor.type)
-            if not np.isfinite(written).all():
+            if not np.isfinite(_numbers(written, tensor.type)).all():
                 raise ModelError("error.export_not_finite", layer=tensor.name)
             writer.write_tensor_data(written)
             tell(done, len(tensors))
+
+
+def _numbers(written: Array, kind: "GGMLQuantizationType") -> Array:
+    """Return what may be no number: the values themselves, or the scales of their blocks."""
+    from gguf import GGML_QUANT_SIZES
+
+    if written.dtype != np.uint8:
+        return written
+    # A block of Q8_0 and of Q4_0 begins with its scale.
+    blocks = written.reshape(-1, GGML_QUANT_SIZES[kind][1])
+    return np.ascontiguousarray(blocks[:, :2]).view(np.float16)
 
 
 def read_gguf_vocabulary(file: Path) -> Vocabulary:

@@ -5,13 +5,13 @@ ways. The name is found by trying: the same vocabulary behind each known splitti
 tokenizer's own ids.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import orjson
 from tokenizers import AddedToken, Regex, Tokenizer, decoders
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Split
@@ -98,37 +98,63 @@ def read_vocabulary(folder: Path, model: str) -> Vocabulary:
     file = folder / "tokenizer.json"
     if not file.is_file():
         raise ModelError("error.gguf_tokenizer", model=model)
-    data = json.loads(file.read_bytes())
+    data = orjson.loads(file.read_bytes())
     splits = _pre_tokenizers(data)
     byte_level = data["model"]["type"] == "BPE" and any(s["type"] == "ByteLevel" for s in splits)
     if not byte_level or data["model"].get("byte_fallback"):
         raise ModelError("error.gguf_tokenizer", model=model)
+    found = _vocabulary(data)
+    if splits == _embedded_splits():
+        # Equal but for quoted words such as 'text', whose beginning qwen2 takes for that of don't.
+        return found
+    return replace(found, pre=_name_of(data, model))
+
+
+def _vocabulary(data: Mapping[str, Any]) -> Vocabulary:
     tokens: dict[int, str] = {i: token for token, i in data["model"]["vocab"].items()}
     types = dict.fromkeys(tokens, NORMAL)
     for added in data["added_tokens"]:
         tokens[added["id"]] = added["content"]
         types[added["id"]] = CONTROL if added["special"] else USER_DEFINED
     entries = max(tokens) + 1
-    merges = data["model"]["merges"]
-    found = Vocabulary(
+    return Vocabulary(
         tokens=tuple(tokens.get(i, f"[PAD{i}]") for i in range(entries)),
         types=tuple(types.get(i, UNUSED) for i in range(entries)),
-        merges=tuple(m if isinstance(m, str) else " ".join(m) for m in merges),
+        merges=tuple(m if isinstance(m, str) else " ".join(m) for m in data["model"]["merges"]),
         pre="qwen2",
     )
-    if splits == _embedded_splits():
-        # Equal but for quoted words such as 'text', whose beginning qwen2 takes for that of don't.
-        return found
-    return _named(found, Tokenizer.from_file(str(file)), model)
 
 
-def _named(found: Vocabulary, own: Tokenizer, model: str) -> Vocabulary:
-    expected = ids_of(own, PROBES)
+def _name_of(data: Mapping[str, Any], model: str) -> str:
+    """Return the name of the splitting behind which the probes have the tokenizer's own ids."""
+    data = _shortened(data, PROBES)
+    expected = ids_of(Tokenizer.from_buffer(orjson.dumps(data)), PROBES)
     for pre in PATTERNS:
-        tried = Vocabulary(found.tokens, found.types, found.merges, pre)
-        if ids_of(tried.tokenizer(), PROBES) == expected:
-            return tried
+        if ids_of(replace(_vocabulary(data), pre=pre).tokenizer(), PROBES) == expected:
+            return pre
     raise ModelError("error.gguf_tokenizer", model=model)
+
+
+def _shortened(data: Mapping[str, Any], texts: Sequence[str]) -> dict[str, Any]:
+    """Return the tokenizer with those tokens alone that ``texts`` can become, numbered anew.
+
+    They are single bytes and what stands in the texts; merges make nothing else of them. All of
+    a large vocabulary takes a second to load.
+    """
+    level = ByteLevel(add_prefix_space=False, use_regex=False)
+    there = "\n".join(level.pre_tokenize_str(text)[0][0] for text in texts)
+    added = data["added_tokens"]
+    kept = [token for token in data["model"]["vocab"] if len(token) == 1 or token in there]
+    ids = {
+        token: i for i, token in enumerate(dict.fromkeys([*kept, *(a["content"] for a in added)]))
+    }
+    merges = (m.split(" ") if isinstance(m, str) else m for m in data["model"]["merges"])
+    made = [[a, b] for a, b in merges if a + b in ids and a in ids and b in ids]
+    return {
+        **data,
+        "model": {**data["model"], "vocab": ids, "merges": made},
+        "added_tokens": [{**a, "id": ids[a["content"]]} for a in added],
+    }
 
 
 def ids_of(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
@@ -143,4 +169,4 @@ def _pre_tokenizers(data: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _embedded_splits() -> list[dict[str, Any]]:
     file = resources.files("weitiao.models") / "embedded" / "tokenizer.json"
-    return _pre_tokenizers(json.loads(file.read_bytes()))
+    return _pre_tokenizers(orjson.loads(file.read_bytes()))

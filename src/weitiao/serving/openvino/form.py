@@ -5,12 +5,12 @@ import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import xxhash
 
 from weitiao.errors import ModelError
+from weitiao.serving.openvino.header import read_header
 
 _ARCHITECTURES = ("qwen2", "qwen3", "llama")
 _TYPES = {"F32", "F16", "Q8_0", "Q4_0", "Q4_K", "Q6_K"}
@@ -67,28 +67,20 @@ def bytes_per_token(form: Path, value_bytes: int) -> int:
 
 def _check(gguf: Path) -> None:
     """Raise where OpenVINO would fail, or would answer wrongly without a word."""
-    from gguf import GGUFReader
-
     try:
-        reader: Any = GGUFReader(gguf)
+        header = read_header(gguf)
     except ValueError as error:
         raise ModelError("error.openvino_no_gguf", path=gguf) from error
-
-    def field(name: str) -> Any:
-        found = reader.get_field(name)
-        return None if found is None else found.contents()
-
-    kind = field("general.architecture")
+    kind = header.fields.get("general.architecture")
     if kind not in _ARCHITECTURES:
         known = ", ".join(_ARCHITECTURES)
         raise ModelError("error.openvino_architecture", path=gguf, kind=kind, known=known)
-    types = {tensor.tensor_type.name for tensor in reader.tensors}
-    if strange := ", ".join(sorted(types - _TYPES)):
+    if strange := ", ".join(sorted({*header.types.values()} - _TYPES)):
         known = ", ".join(sorted(_TYPES))
         raise ModelError("error.openvino_types", path=gguf, types=strange, known=known)
     # OpenVINO reads the base frequency of positions alone.
-    scaled = field(f"{kind}.rope.scaling.type") not in (None, "none")
-    if scaled or any(tensor.name == "rope_freqs.weight" for tensor in reader.tensors):
+    scaled = header.fields.get(f"{kind}.rope.scaling.type") not in (None, "none")
+    if scaled or "rope_freqs.weight" in header.types:
         raise ModelError("error.openvino_positions", path=gguf)
 
 
