@@ -41,6 +41,8 @@ def test_what_was_trained_on_is_refused_unless_said_twice(
     assert not (data.parent / "runs/tea/adapter").exists(), "told before hours of training"
     said = weitiao(*words, "evaluate.overlap=true", "--resume")
     assert said.code == 0, said.err
+    assert said.out.count("may have been trained on") == 2, "what was answered, and the verdict"
+    assert "kept out of training" not in said.out
 
 
 def test_a_wrong_suite_is_told_before_anything_is_trained(

@@ -191,12 +191,23 @@ def test_results_of_before_there_were_categories_are_a_page_too(tmp_path):
     run = made_run(tmp_path / "r")
     path = run.evaluation / "results.json"
     old = json.loads(path.read_text())
-    for name in ("categories", "category_column", "turned"):
+    for name in ("categories", "category_column", "turned", "overlap"):
         del old[name]
     path.write_text(json.dumps(old))
     html = write_report(run).read_text(encoding="utf-8")
     assert "By category" not in html
     assert "Base right" not in html
+
+
+def test_rows_that_may_have_been_trained_on_are_not_said_to_be_new(page, tmp_path):
+    assert "none of which were trained on" in page
+    run = made_run(tmp_path / "r")
+    path = run.evaluation / "results.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "overlap": True}))
+    html = write_report(run).read_text(encoding="utf-8")
+    for said in ("none of which were trained on", "kept out of training", "没有参加训练"):
+        assert said not in html
+    assert html.count("may have been trained on") == html.count("参加过训练") == 2
 
 
 def test_poems_have_their_marks_only_where_the_suite_is_about_poems(page, tmp_path):

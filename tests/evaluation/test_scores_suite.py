@@ -98,6 +98,12 @@ def test_a_suite_of_ones_own(tmp_path):
     assert load_suite(path).digest != other.digest
 
 
+def test_the_score_that_decides_is_counted_too(tmp_path):
+    suite = load_suite(write(tmp_path, "scores: [length]\nverdict: chrf\n"))
+    assert (suite.scores, suite.verdict) == (("length", "chrf"), "chrf")
+    assert suite.tokenisation["chrf"] == "characters"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -107,6 +113,8 @@ def test_a_suite_of_ones_own(tmp_path):
         ("scores: exact_match", ["mine.yaml:1:9"]),
         ("scores: [7]", ["mine.yaml:1:10", "7"]),
         ("scores: []", ["mine.yaml", "exact_match"]),
+        ("scores: [length, distinct_2]", ["mine.yaml", "length, distinct_2", "verdict"]),
+        ("scores: [chrf]\nverdict: length", ["mine.yaml", "length", "answer_loss"]),
         ("", ["mine.yaml", "exact_match"]),
         ("scores: [exact_match]\nversion: 0", ["mine.yaml:2:10", "version"]),
     ],

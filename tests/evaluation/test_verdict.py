@@ -39,6 +39,39 @@ def test_perplexity_is_no_score_of_its_own():
     assert [x.p_adjusted for x in found] == [0.01, 0.03, 0.03]
 
 
+def test_perplexity_may_decide():
+    lines = [line("exact_match", 0.01), line("answer_loss", 0.03), line("perplexity", 0.03)]
+    found = comparing._adjusted(lines, "perplexity", 0.95)
+    assert [x.p_adjusted for x in found] == [0.02, 0.03, 0.03]
+
+
+def test_what_tells_no_better_from_worse_does_not_decide():
+    suite = Suite("mine", 1, ("length", "chrf"), "length")
+    verdict = compare(*both(["短"] * 40, POEMS, POEMS), OPTIONS, suite).verdict
+    assert (verdict.outcome, verdict.score) == ("better", "chrf")
+
+
+def test_a_suite_none_of_whose_scores_fits_says_so_and_not_that_rows_are_few():
+    results = compare(*both(POEMS, POEMS, POEMS), OPTIONS, Suite("mine", 1, ("macro_f1", "length")))
+    assert results.verdict.outcome == "cannot_tell"
+    for language in LANGUAGES:
+        sentence = verdict_sentence(results, language)
+        assert "mine" in sentence
+        assert "40" not in sentence
+
+
+def test_rows_that_may_have_been_trained_on_are_not_called_kept_out():
+    known = OPTIONS.model_copy(update={"overlap": True})
+    suite = Suite("mine", 1, ("answer_loss",))
+    pair = both(POEMS, POEMS, POEMS)
+    for said, results in (
+        (("kept out of training", "没有参加训练"), compare(*pair, known, suite)),
+        (("may have been", "可能"), compare(*pair, known, replace(suite, rows="mine.jsonl"))),
+    ):
+        for language, words in zip(("en", "zh"), said, strict=True):
+            assert words in verdict_sentence(results, language)
+
+
 def noisy(rows: int, gain: float) -> comparing.Results:
     """A loss that is lower by ``gain`` standard deviations in the mean, and noise beside."""
     base, tuned = both(POEMS[:rows], POEMS[:rows], POEMS[:rows])

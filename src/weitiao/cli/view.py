@@ -229,7 +229,8 @@ class View:
 
     def _answered(self, data: dict[str, Any]) -> None:
         self.still()
-        self.note(say("cli.answered", rows=data["rows"], time=lasted(data["seconds"])))
+        key = "cli.answered_overlap" if data.get("overlap") else "cli.answered"
+        self.note(say(key, rows=data["rows"], time=lasted(data["seconds"])))
 
     def _asking(self, data: dict[str, Any]) -> None:
         done, total = data["done"], data["total"]

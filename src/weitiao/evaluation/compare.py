@@ -18,6 +18,7 @@ from weitiao.evaluation.examples import Example, Turned, examples, row_score, tu
 from weitiao.evaluation.resample import Estimate, compare_paired, holm, rows_needed
 from weitiao.evaluation.suite import (
     TOXICITY_HTTP,
+    UNDECIDED,
     WHOLE_SET,
     Kind,
     Score,
@@ -96,6 +97,7 @@ class Results:
 
     ``categories``: the worst change first; ``category_column``: what they are by, empty: the
     reference answers. ``turned``: None where answers are not plainly right or wrong.
+    ``overlap``: the rows are the suite's own, and some may have been trained on.
     """
 
     kind: Kind
@@ -115,6 +117,7 @@ class Results:
     categories: tuple[Category, ...] = ()
     category_column: str = ""
     turned: Turned | None = None
+    overlap: bool = False
 
     def score(self, name: str) -> ScoreResult:
         """Return the line called ``name``."""
@@ -175,6 +178,7 @@ def compare(
         categories=_categories(pairs, groups, _by_category(deciding, pairs, suite, toxic), options),
         category_column=groups.column if groups else "",
         turned=turned(pairs, by_row) if by_row else None,
+        overlap=options.overlap and suite.rows is not None,
     )
 
 
@@ -322,7 +326,7 @@ def _adjusted(lines: Sequence[ScoreResult], primary: str, confidence: float) -> 
         if line.name == primary and line.p_value is not None:
             adjusted[primary] = line.p_value
     # Perplexity is the answer loss again, in another unit.
-    if "answer_loss" in adjusted:
+    if "answer_loss" in adjusted and primary != "perplexity":
         adjusted["perplexity"] = adjusted["answer_loss"]
     return [_settled(line, adjusted.get(line.name), confidence) for line in lines]
 
@@ -340,7 +344,7 @@ def _primary(kind: Kind, lines: Sequence[ScoreResult], decides: str | None) -> S
     # A loss that is not a number leaves no answer loss; the words of the answers still do.
     usual = (_PRIMARY.get(kind, "answer_loss"), "rouge_l", "exact_match")
     wanted = (decides or usual[0], *usual, *(line.name for line in lines if line.change))
-    named = {line.name: line for line in lines}
+    named = {line.name: line for line in lines if line.name not in UNDECIDED}
     return next((named[name] for name in wanted if name in named), None)
 
 

@@ -38,7 +38,7 @@ def evaluate(
     Writes ``base.jsonl``, ``tuned.jsonl`` and ``results.json`` into ``out_dir``; a killed
     evaluation goes on where it was. ``max_tokens`` is the length to which training shortened
     rows. Emits ``evaluation.progress`` (see :func:`answer_rows`) and ``evaluation.done``:
-    rows, outcome, seconds.
+    rows, outcome, overlap, seconds.
 
     Raises:
         DataError: there are no held-out rows.
@@ -72,7 +72,11 @@ def evaluate(
     )
     seconds = round(time.monotonic() - started, 1)
     events.emit(
-        "evaluation.done", rows=results.rows, outcome=results.verdict.outcome, seconds=seconds
+        "evaluation.done",
+        rows=results.rows,
+        outcome=results.verdict.outcome,
+        overlap=results.overlap,
+        seconds=seconds,
     )
     return results
 

@@ -67,13 +67,16 @@ def in_numbers(line: ScoreResult, language: Language | None = None) -> dict[str,
 def verdict_sentence(results: Results, language: Language | None = None) -> str:
     """Return the verdict in one sentence, with its numbers."""
     verdict = results.verdict
+    if all(line.name != verdict.score for line in results.scores):
+        return say("verdict.no_score", language, suite=results.suite.name)
     if verdict.outcome == "cannot_tell":
         return say("verdict.cannot_tell", language, rows=verdict.rows)
+    asked = "verdict.rows.overlap" if results.overlap else "verdict.rows.kept_out"
     said = say(
         f"verdict.{verdict.outcome}",
         language,
         **in_numbers(results.score(verdict.score), language),
-        rows=verdict.rows,
+        asked=say(asked, language, rows=verdict.rows),
         confidence=f"{100 * results.confidence:g}%",
     )
     if verdict.more_rows is None:

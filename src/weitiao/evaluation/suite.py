@@ -74,16 +74,6 @@ def _perplexity(sums: Floats) -> Floats:
     return np.exp(np.minimum(_mean(sums), 700.0))
 
 
-def _bleu_total(sums: Floats) -> Floats:
-    from sacrebleu.metrics.bleu import BLEU
-
-    found = [
-        BLEU.compute_bleu(row[:4], row[4:8], row[8], row[9], smooth_method="exp").score
-        for row in np.atleast_2d(sums).astype(int).tolist()
-    ]
-    return np.array(found).reshape(sums.shape[:-1])
-
-
 def _bleu_statistics(row: Answered) -> Sequence[float]:
     found = scores.bleu_statistics(row.answer, row.reference)
     return [*found.counts, *found.totals, found.sys_len, found.ref_len]
@@ -151,7 +141,9 @@ _TABLE = (
     _share("rouge_l", scores.rouge_l, _ANSWERS, "units"),
     _share("meteor", scores.meteor, ("text",), "units"),
     # Answers of fewer than four tokens have no 4-gram: BLEU-4 would read 0 for perfect ones.
-    Score("bleu", True, "points", ("json", "text"), _bleu_statistics, _bleu_total, "sacrebleu"),
+    Score(
+        "bleu", True, "points", ("json", "text"), _bleu_statistics, scores.bleu_total, "sacrebleu"
+    ),
     Score("chrf", True, "points", ("text",), _chrf, scores.chrf_total, "characters"),
     Score("stop_rate", True, "share", _ANSWERS, lambda row: (float(row.stopped), 1.0), _mean),
     Score(
@@ -196,6 +188,9 @@ NAMES = (
     *WHOLE_SET,
 )
 """Every score that a suite may ask for."""
+
+UNDECIDED = {*WHOLE_SET, *(s.name for s in (*_TABLE, *_SPECIAL) if s.higher_is_better is None)}
+"""Scores that give no verdict: neither more nor less is better, or they have no interval."""
 
 
 def score_for(
@@ -313,8 +308,8 @@ def load_suite(which: str = DEFAULT) -> Suite:
     """Read the suite called ``which``, or the user's own YAML file at that path.
 
     Raises:
-        RecipeError: there is no such suite, or its file names a score that there is not, or
-            cannot be understood.
+        RecipeError: there is no such suite, or its file names a score that there is not or
+            none that can decide, or cannot be understood.
         DataError: its rows or a list of words cannot be read.
     """
     path = _SHIPPED / f"{which}.yaml"
@@ -338,7 +333,9 @@ def load_suite(which: str = DEFAULT) -> Suite:
         digest.update(repr(sorted(grades.read_grades(Path(taught)).items())).encode())
     for part in find_files(Path(rows)) if rows else ():
         digest.update(part.read_bytes())
-    named = tuple(dict.fromkeys(asked.scores))
+    named = tuple(dict.fromkeys((*asked.scores, *filter(None, [asked.verdict]))))
+    if UNDECIDED.issuperset(deciding := [asked.verdict] if asked.verdict else named):
+        raise RecipeError("error.suite_undecided", path=path, names=", ".join(deciding))
     return Suite(
         name=asked.name or path.stem,
         version=asked.version,

@@ -18,6 +18,7 @@ from weitiao.evaluation.scores.numbers import number_in, number_match
 from weitiao.evaluation.scores.overlap import (
     bleu,
     bleu_statistics,
+    bleu_total,
     chrf_statistics,
     chrf_total,
     meteor,
@@ -33,6 +34,7 @@ __all__ = [
     "MOST_LABELS",
     "bleu",
     "bleu_statistics",
+    "bleu_total",
     "chrf_statistics",
     "chrf_total",
     "distinct",

@@ -85,6 +85,17 @@ def bleu_statistics(answer: str, reference: str) -> "BLEUScore":
     return _bleu("zh" if has_han(reference) else "13a").sentence_score(answer, [reference])
 
 
+def bleu_total(sums: Floats) -> Floats:
+    """Return corpus BLEU-4 in 0–100 from sums of counts, totals, and the two lengths."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    found = [
+        BLEU.compute_bleu(row[:4], row[4:8], row[8], row[9], smooth_method="exp").score
+        for row in np.atleast_2d(sums).astype(int).tolist()
+    ]
+    return np.array(found).reshape(sums.shape[:-1])
+
+
 @cache
 def _bleu(tokenizer: str) -> "BLEU":
     from sacrebleu.metrics.bleu import BLEU
