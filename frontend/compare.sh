@@ -1,6 +1,6 @@
 #!/bin/sh
-# The committed chat page is, byte for byte, what its sources build. Without node nothing is said
-# of it: neither a user nor `make demo` needs node.
+# The committed chat page is, byte for byte, what its sources build. Without node that is not
+# looked at, which one line says: neither a user nor `make demo` needs node.
 set -eu
 cd "$(dirname "$0")"
 if ! command -v npm >/dev/null || ! node -e '

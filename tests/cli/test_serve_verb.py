@@ -26,10 +26,12 @@ from weitiao.api.exporting import _material
 from weitiao.api.serving import _offer, _served, fingerprint
 from weitiao.errors import ModelError, RunError
 from weitiao.evaluation.beside import write_measure
-from weitiao.export.manner import MANNER, Manner, base_fingerprint
+from weitiao.export.manner import MANNER, Manner
 from weitiao.export.parity import PARITY, Form, Parity
 from weitiao.export.write import Target, write_export
+from weitiao.models.fingerprint import base_fingerprint
 from weitiao.models.generate import Sampling
+from weitiao.models.load import ModelSource
 from weitiao.runs import Run
 from weitiao.serving.settings import ServerSettings
 
@@ -306,15 +308,17 @@ def test_an_adapter_of_another_base_is_one_sentence(weitiao, home, tiny_base, tm
     said = weitiao("serve", run, "--adapter", f"second={adapter}", "--port", "0")
     assert "another model" in one_sentence(said)
     # An export knows its base, whatever has been put in its place since.
-    write_measure(adapter / MANNER, Manner(base=base_fingerprint(tiny_base)))
+    write_measure(
+        adapter / MANNER, Manner(base=base_fingerprint(ModelSource("tiny", str(tiny_base))))
+    )
     assert "another model" in one_sentence(weitiao("serve", adapter, "--port", "0"))
-    # A run is not exported from another one either.
-    shutil.copytree(run, tmp_path / "moved")
-    shutil.rmtree(tmp_path / "moved" / "adapter")
+    # Nor is a run exported from another one that PEFT has noted, if it noted none itself.
+    moved = Path(shutil.copytree(run, tmp_path / "moved"))
+    api.open_run(moved).base.unlink()
+    shutil.rmtree(moved / "adapter")
     (adapter / MANNER).unlink()
-    shutil.move(adapter, tmp_path / "moved" / "adapter")
-    said = weitiao("export", tmp_path / "moved", "--to", "merged")
-    assert "another model" in one_sentence(said)
+    shutil.move(adapter, moved / "adapter")
+    assert "another model" in one_sentence(weitiao("export", moved, "--to", "merged"))
 
 
 @pytest.mark.parametrize("name", ["tea", "base", "a/b"])

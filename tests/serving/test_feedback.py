@@ -199,6 +199,30 @@ def test_what_was_asked_comes_from_the_asker_where_it_is_not_logged(tmp_path: Pa
     assert exported(path, "preferences")[1][0]["rejected"][0]["content"] == "先前"
 
 
+def test_what_the_asker_tells_gets_the_models_own_system_prompt(tmp_path: Path) -> None:
+    path = tmp_path / "r.sqlite"
+    own, theirs = ({"role": "system", "content": text} for text in ("你是诗人", "你是船长"))
+    none = {"role": "system", "content": ""}
+    asked = ASKED["messages"]
+    cases: list[tuple[dict[str, Any], list[dict[str, str]], list[dict[str, str]]]] = [
+        ({"messages": asked}, asked, [own, *asked]),
+        ({"messages": asked}, [own, *asked], [own, *asked]),
+        ({"messages": [theirs, *asked]}, [theirs, *asked], [theirs, *asked]),
+        # Whoever asked without the model's own prompt did not get it.
+        ({"messages": [none, *asked]}, asked, asked),
+        ({"messages": asked, "model": "base"}, asked, asked),
+    ]
+    with served(path, log="meta") as client:
+        for body, told, _ in cases:
+            id_ = client.post(CHAT, json=body).json()["id"]
+            said = {"correction": "改正", "messages": told, "answer": "答"}
+            assert tell(client, id_, **said).status_code == 200
+    _, found = exported(path)
+    assert [row["messages"][:-1] for row in found] == [row for _, _, row in cases]
+    _, found = exported(path, "preferences")
+    assert [row["prompt"] for row in found] == [row for _, _, row in cases]
+
+
 def test_what_was_logged_counts_more_than_what_the_asker_tells(tmp_path: Path) -> None:
     path = tmp_path / "r.sqlite"
     told = ({"role": "user", "content": "不是我问的"},)

@@ -28,8 +28,8 @@ from weitiao.serving.running import log_to_stderr, run_server
 
 engine = CountingEngine(saying("字" * 50), pace=0.02)
 made = service(engine, port=0)
-log_to_stderr()
-run_server(create_app(made), made.options, lambda address: print(address, flush=True))
+with log_to_stderr():
+    run_server(create_app(made), made.options, lambda address: print(address, flush=True))
 print("closed" if engine.closed else "left open", flush=True)
 """
 
@@ -70,22 +70,31 @@ def test_a_signal_lets_running_answers_end_and_closes_the_engine(number: int) ->
 
 
 def test_the_log_goes_on_where_stderr_was_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    loggers = (LOG, logging.getLogger("uvicorn.error"))
-    for logger in loggers:
-        monkeypatch.setattr(logger, "handlers", logger.handlers)
-        monkeypatch.setattr(logger, "propagate", logger.propagate)
     first, second = io.StringIO(), io.StringIO()
     monkeypatch.setattr(sys, "stderr", first)
-    log_to_stderr()
-    LOG.warning("one")
-    said = first.getvalue()
-    first.close()
-    monkeypatch.setattr(sys, "stderr", second)
-    LOG.warning("two")
+    with log_to_stderr():
+        LOG.warning("one")
+        said = first.getvalue()
+        first.close()
+        monkeypatch.setattr(sys, "stderr", second)
+        LOG.warning("two")
     assert [json.loads(line)["event"] for line in (said + second.getvalue()).splitlines()] == [
         "one",
         "two",
     ]
+
+
+def test_the_log_is_everybodys_again_afterwards(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loggers = (LOG, logging.getLogger("uvicorn.error"))
+    before = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
+    with log_to_stderr():
+        LOG.warning("ours")
+    LOG.warning("theirs")
+    assert [(logger.handlers, logger.propagate, logger.level) for logger in loggers] == before
+    assert [record.message for record in caplog.records] == ["theirs"]
+    assert "theirs" not in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken() -> None:

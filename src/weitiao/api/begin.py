@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weitiao.errors import DataError, RunError
+from weitiao.errors import DataError, ModelError, RunError
 from weitiao.events import EventLog, Listener
 from weitiao.runs import Exists, Run, RunSummary, Stage, create_run, list_runs, open_run
 
@@ -191,8 +191,45 @@ def chat_format(recipe: Recipe) -> ChatFormat:
     return Format(load_tokenizer(source_of(recipe)))
 
 
+def noted_base(run: Run) -> str | None:
+    """Return the fingerprint of the base that ``run`` is trained on; None where nobody knows."""
+    return run.base.read_text(encoding="utf-8") if run.base.is_file() else None
+
+
+def base_of_run(run: Run, recipe: Recipe) -> ModelSource:
+    """Return where the base of ``run`` is, whose weights are still those it is trained on.
+
+    Raises:
+        ModelError: there are others by now.
+    """
+    from weitiao.models.fingerprint import base_fingerprint
+
+    source, noted = source_of(recipe), noted_base(run)
+    if noted and base_fingerprint(source) not in (None, noted):
+        raise ModelError("error.base_replaced", path=run.path, base=source.location)
+    return source
+
+
+def note_base(run: Run, recipe: Recipe) -> None:
+    """Write down on which weights ``run`` is trained; where that was done, they must be the same.
+
+    Raises:
+        ModelError: there are others by now.
+    """
+    from weitiao.models.fingerprint import base_fingerprint
+    from weitiao.records.files import write_atomic
+
+    source = base_of_run(run, recipe)
+    if noted_base(run) is None and (found := base_fingerprint(source)):
+        write_atomic(run.base, found)
+
+
 def load_pair_of(run: Run, recipe: Recipe, settled: Plan) -> tuple[Voice, Voice]:
-    """Return (base, tuned) of ``run``, loaded as they were trained."""
+    """Return (base, tuned) of ``run``, loaded as they were trained.
+
+    Raises:
+        ModelError: they cannot be loaded, or the base is another one by now.
+    """
     import torch
 
     from weitiao.models.load import TYPES
@@ -200,7 +237,7 @@ def load_pair_of(run: Run, recipe: Recipe, settled: Plan) -> tuple[Voice, Voice]
 
     trained = run.model if settled.method == "full" else run.adapter
     device, dtype = torch.device(settled.device), TYPES[settled.precision]
-    return load_pair(source_of(recipe), trained, dtype, device, settled.quantization)
+    return load_pair(base_of_run(run, recipe), trained, dtype, device, settled.quantization)
 
 
 def log_of(run: Run, listeners: tuple[Listener, ...]) -> EventLog:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weitiao.api.begin import recipe_of, source_of
+from weitiao.api.begin import noted_base, recipe_of, source_of
 from weitiao.api.look import system_prompt
 from weitiao.runs import Run
 
@@ -56,6 +56,7 @@ def manner_of(run: Run) -> Manner:
         asked.top_p,
         asked.repetition_penalty,
         read_plan(run.plan).quantization,
+        noted_base(run),
     )
 
 

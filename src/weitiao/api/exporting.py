@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from weitiao.api.begin import chat_format, log_of, recipe_of, source_of
+from weitiao.api.begin import base_of_run, chat_format, log_of, recipe_of
 from weitiao.api.card import card_facts, manner_of
 from weitiao.api.look import require_trained
 from weitiao.api.replay import ANSWERS, Kind, Replay
@@ -283,24 +283,25 @@ def _material(run: Run, recipe: Recipe) -> Material:
     """Return what every form is made from."""
     import random
 
-    from weitiao.export.manner import base_fingerprint, require_base
+    from weitiao.export.manner import require_base
     from weitiao.export.merge import Trained
     from weitiao.export.write import Material
-    from weitiao.models.load import weights_folder
+    from weitiao.models.fingerprint import base_fingerprint
     from weitiao.plan.plan import read_plan
     from weitiao.records.prepare import load_records, load_samples
 
     settled, chat = read_plan(run.plan), chat_format(recipe)
     records = load_records(run.records / "train.jsonl")
     drawn = random.Random(recipe.evaluate.seed).sample(records, min(CALIBRATION, len(records)))
-    trained = Trained(source_of(recipe), run.model if settled.method == "full" else run.adapter)
+    source, manner = base_of_run(run, recipe), manner_of(run)
+    trained = Trained(source, run.model if settled.method == "full" else run.adapter)
     if trained.is_adapter:
-        require_base(trained.source, trained.folder)
+        require_base(source, trained.folder, manner.base)
     return Material(
         trained,
         chat,
         card_facts(run, recipe, settled),
-        manner=replace(manner_of(run), base=base_fingerprint(weights_folder(trained.source))),
+        manner=replace(manner, base=base_fingerprint(source)),
         samples=[sample.ids.tolist() for sample in load_samples(drawn, chat, recipe.data)],
     )
 

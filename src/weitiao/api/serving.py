@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from weitiao.api.begin import chat_format, recipe_of, source_of
+from weitiao.api.begin import base_of_run, chat_format, recipe_of
 from weitiao.api.card import manner_in, manner_of
 from weitiao.api.feedback import STORE
 from weitiao.api.look import require_trained
@@ -174,7 +174,7 @@ def _checked(offer: Offer) -> Offer:
 
     for weights in offer.weights:
         if weights.trained and not weights.whole:
-            require_base(offer.source, weights.trained)
+            require_base(offer.source, weights.trained, weights.manner.base)
     names = [weights.name for weights in offer.weights]
     for name in names:
         if names.count(name) > 1 or "/" in name or "\\" in name:
@@ -187,14 +187,15 @@ def _offer_of_run(run: Run, adapters: Mapping[str, Path]) -> Offer:
 
     require_trained(run)
     recipe, settled = recipe_of(run), read_plan(run.plan)
+    source = base_of_run(run, recipe)
     trained = run.model if settled.method == "full" else run.adapter
     exported = [run.path / "exports" / form / "model-q8_0.gguf" for form in ("gguf-q8_0", "ollama")]
-    weights = fingerprint(source_of(recipe), trained)
+    weights = fingerprint(source, trained)
     gguf = next((file for file in exported if _passed(file, weights)), None)
     manner = manner_of(run)
     tuned = Weights(run.path.resolve().name, manner, trained, gguf)
     return Offer(
-        source_of(recipe),
+        source,
         chat_format(recipe),
         (tuned, *_more(adapters), Weights(BASE, manner)),
         run.path / "serving",

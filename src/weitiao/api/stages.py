@@ -12,6 +12,7 @@ from weitiao.api.begin import (
     data_path,
     load_pair_of,
     log_of,
+    note_base,
     recipe_of,
     refuse_in_team,
     source_of,
@@ -89,6 +90,7 @@ def train(run: Run, listeners: tuple[Listener, ...] = (), *, resume: bool = Fals
     Raises:
         PlanError: the plan does not fit this machine.
         RunError: a training was begun and not ended, and ``resume`` was not asked for.
+        ModelError: it was begun on other weights than the base has now.
         TrainingError: training had to stop; the run can be resumed.
     """
     from weitiao.training.forked import may_fork
@@ -100,6 +102,7 @@ def train(run: Run, listeners: tuple[Listener, ...] = (), *, resume: bool = Fals
             return settled
         settled.require_fit()
         run.require_resumable(resume)
+        note_base(run, recipe_of(run))
         if settled.processes > 1 and not may_fork(settled) and not in_team():
             train_as_team(run, settled, listeners)
         else:

@@ -94,8 +94,8 @@ def _run(ready: api.Ready) -> None:
         verbatim(console, address)
         sys.stdout.flush()
 
-    log_to_stderr()
-    run_server(ready.application(), ready.settings.server, opened)
+    with log_to_stderr():
+        run_server(ready.application(), ready.settings.server, opened)
 
 
 def _adapter(text: str) -> tuple[str, Path]:

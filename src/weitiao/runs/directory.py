@@ -59,6 +59,11 @@ class Run:
         return self.path / "model"
 
     @property
+    def base(self) -> Path:
+        """The fingerprint of the base's weights, since the training began."""
+        return self.path / "base.txt"
+
+    @property
     def evaluation(self) -> Path:
         """The folder of answers and ``results.json``."""
         return self.path / "evaluation"

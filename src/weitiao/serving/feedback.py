@@ -57,7 +57,8 @@ class FeedbackRequest(BaseModel):
     """Anything else."""
 
     messages: list[ChatMessage] | None = None
-    """What was asked, where the server does not write questions down."""
+    """What was asked, where the server does not write questions down; the model's own system prompt
+    need not be told."""
 
     answer: str | None = None
     """What was answered, where the server does not write answers down."""

@@ -28,7 +28,8 @@ class Entry:
     """One feedback. ``time``: seconds since 1970; ``request``: the answer's id.
 
     The feedback's ``messages`` and ``answer`` are those of the log, and what the asker told only
-    where the log holds none; of several logged answers, the one that the asker told. Else None.
+    where the log holds none, with the model's own system prompt if it was asked with that; of
+    several logged answers, the one that the asker told. Else None.
     ``cut``: the answer, or any of those it may be, did not come to its own end.
     """
 
@@ -69,7 +70,7 @@ def feedbacks(path: Path) -> list[Entry]:
     """
     columns = (
         "f.request, f.time, f.thumb, f.correction, f.comment, f.messages, f.answer,"
-        " r.model, r.route, r.question, r.answers, r.finishes"
+        " r.model, r.route, r.question, r.answers, r.finishes, r.system"
     )
     joined = "feedback f JOIN request r ON r.id = f.request ORDER BY f.number"
     with _opened(path) as base:
@@ -171,8 +172,11 @@ def _entry(
     question: str | None,
     answers: str | None,
     finishes: str,
+    system: str | None,
 ) -> Entry:
     messages = _messages(json.loads(question or told or "null"), route)
+    if messages and system and all(turn["role"] != "system" for turn in messages):
+        messages = ({"role": "system", "content": system}, *messages)
     given: list[str] = json.loads(answers or "[]")
     ends: list[str | None] = json.loads(finishes)
     if len(given) == 1:

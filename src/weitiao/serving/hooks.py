@@ -43,6 +43,8 @@ class Answered:
     completion_tokens: int
     owner: str = ""
     """The digest of the key that asked; '' where it is not known."""
+    system: str | None = None
+    """The model's own system prompt, where it was asked with that one."""
 
 
 class Recorder(Protocol):

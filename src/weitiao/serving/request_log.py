@@ -14,12 +14,12 @@ from weitiao.serving.tables import Background, Base, Tables
 
 Thumb = Literal["up", "down"]
 
-_VERSION = 2
+_VERSION = 3
 _SCHEMA = (
     "CREATE TABLE request (id TEXT PRIMARY KEY, request_id TEXT NOT NULL, time REAL NOT NULL,"
     " seconds REAL NOT NULL, route TEXT NOT NULL, model TEXT NOT NULL, question TEXT, answers TEXT,"
     " finishes TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,"
-    " owner TEXT NOT NULL DEFAULT '')",
+    " owner TEXT NOT NULL DEFAULT '', system TEXT)",
     "CREATE INDEX request_by_time ON request (time)",
     "CREATE INDEX request_by_request_id ON request (request_id)",
     "CREATE TABLE feedback (number INTEGER PRIMARY KEY AUTOINCREMENT,"
@@ -27,7 +27,10 @@ _SCHEMA = (
     " correction TEXT, comment TEXT, messages TEXT, answer TEXT)",
     "CREATE INDEX feedback_by_request ON feedback (request)",
 )
-_CHANGES = {1: ("ALTER TABLE request ADD COLUMN owner TEXT NOT NULL DEFAULT ''",)}
+_CHANGES = {
+    1: ("ALTER TABLE request ADD COLUMN owner TEXT NOT NULL DEFAULT ''",),
+    2: ("ALTER TABLE request ADD COLUMN system TEXT",),
+}
 _DAY = 86400
 _RECENT = 10_000
 """Requests that are not written down and can still get feedback."""
@@ -39,7 +42,8 @@ _FEEDBACK_SECONDS = 10.0
 class Feedback:
     """What somebody says of an answer.
 
-    ``messages`` and ``answer``: what was asked and answered, where the asker tells it.
+    ``messages`` and ``answer``: what was asked and answered, where the asker tells it. The model's
+    own system prompt need not be told.
     """
 
     thumb: Thumb | None = None
@@ -133,7 +137,7 @@ class RequestLog:
 def _insert(base: Base, answered: Answered) -> None:
     one = answered
     base.execute(
-        "INSERT OR IGNORE INTO request VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR IGNORE INTO request VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             one.id,
             one.request_id,
@@ -147,6 +151,7 @@ def _insert(base: Base, answered: Answered) -> None:
             one.prompt_tokens,
             one.completion_tokens,
             one.owner,
+            one.system,
         ),
     )
 

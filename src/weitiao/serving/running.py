@@ -46,13 +46,22 @@ class _Stderr(logging.StreamHandler[TextIO]):
         super().emit(record)
 
 
-def log_to_stderr() -> None:
-    """Write the server's log to stderr, a JSON object a line."""
+@contextmanager
+def log_to_stderr() -> Iterator[None]:
+    """Write the server's log to stderr inside the block, a JSON object a line."""
     handler = _Stderr()
     handler.setFormatter(JsonLines())
-    for logger in (LOG, logging.getLogger("uvicorn.error")):
+    loggers = (LOG, logging.getLogger("uvicorn.error"))
+    before = [(logger, logger.handlers, logger.propagate, logger.level) for logger in loggers]
+    for logger in loggers:
         logger.handlers, logger.propagate = [handler], False
     LOG.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for logger, handlers, propagate, level in before:
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
 
 
 def run_server(

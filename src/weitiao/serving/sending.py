@@ -120,6 +120,8 @@ def _record(
     if desk.options.log_prompts:
         seen.texts = {"question": questions.said, "answers": [a.text for a in answers]}
     if desk.service.recorder is not None:
+        own = {"role": "system", "content": questions.served.system}
+        first = questions.said[:1]
         answered = Answered(
             id=shape.id,
             request_id=seen.id,
@@ -133,5 +135,6 @@ def _record(
             prompt_tokens=questions.prompt_tokens,
             completion_tokens=sum(answer.tokens for answer in answers),
             owner=seen.owner,
+            system=questions.served.system if first == [own] else None,
         )
         desk.service.recorder.record(answered)
