@@ -28,6 +28,30 @@ def test_a_suite_of_ones_own_is_answered_and_counted(
     assert found["rows"] == 6
 
 
+def test_a_suite_edited_after_it_was_counted_is_counted_again(
+    weitiao: Weitiao, data: Path, tiny_base: Path
+) -> None:
+    suite, results = own_suite(data.parent, OTHER * 2), "runs/tea/evaluation/results.json"
+
+    def scores() -> list[str]:
+        found = json.loads((data.parent / results).read_text(encoding="utf-8"))
+        return [score["name"] for score in found["scores"]]
+
+    said = weitiao("eval", data, "--model", tiny_base, *QUICK, f"evaluate.suite={suite}")
+    assert said.code == 0, said.err
+    written = (data.parent / results).stat().st_mtime_ns
+    assert weitiao("eval", data.parent / "runs/tea").code == 0
+    assert (data.parent / results).stat().st_mtime_ns == written, "the same suite: only shown"
+    whole = suite.read_text(encoding="utf-8")
+    suite.write_text(whole.replace("number_match", "number_match, exact_match"), encoding="utf-8")
+    said = weitiao("eval", data.parent / "runs/tea")
+    assert said.code == 0, said.err
+    assert scores() == ["number_match", "exact_match", "answer_loss"]
+    suite.unlink()
+    assert weitiao("eval", data.parent / "runs/tea").code == 0
+    assert scores() == ["number_match", "exact_match", "answer_loss"]
+
+
 def test_what_was_trained_on_is_refused_unless_said_twice(
     weitiao: Weitiao, data: Path, tiny_base: Path
 ) -> None:

@@ -18,7 +18,7 @@ from weitiao.api.begin import (
     source_of,
 )
 from weitiao.api.judging import judge
-from weitiao.errors import DataError, RunError, TrainingError
+from weitiao.errors import DataError, RunError, TrainingError, WeitiaoError
 from weitiao.events import EventLog, Listener
 from weitiao.runs import Run
 
@@ -199,6 +199,8 @@ def _measured(run: Run, listeners: tuple[Listener, ...], *, resume: bool) -> Res
         # Another version's file is made again: the answers are there.
         with suppress(RunError):
             known = load_results(run.evaluation / "results.json")
+    if known is not None and _suite_edited(run, known):
+        known = None
     if known is not None and not missing(run, recipe_of(run).evaluate):
         return known
     settled = train(run, listeners, resume=resume)
@@ -211,6 +213,19 @@ def _measured(run: Run, listeners: tuple[Listener, ...], *, resume: bool) -> Res
         found = known or _compare(run, recipe, settled, formatted, pair, records, log)
         measure(run, recipe, settled, formatted, pair, records, log)
     return found
+
+
+def _suite_edited(run: Run, known: Results) -> bool:
+    """Return whether the user's own suite holds other things than when ``known`` was counted."""
+    from weitiao.evaluation.suite import load_suite, suite_names
+
+    which = recipe_of(run).evaluate.suite
+    if which in suite_names():
+        return False
+    # One that is gone, or broken by now, takes nothing away.
+    with suppress(WeitiaoError):
+        return load_suite(which).digest != known.suite.digest
+    return False
 
 
 def _compare(
