@@ -1,5 +1,6 @@
 """Large bodies are read beside the event loop, and refused as small ones are."""
 
+import gc
 import threading
 from typing import Any
 
@@ -10,7 +11,7 @@ from fastapi.testclient import TestClient
 from pydantic import BaseModel, field_validator
 
 from serving.counting import CountingEngine, service, serving
-from weitiao.serving.bodies import LargeBodyRoute
+from weitiao.serving.bodies import LargeBodyRoute, full_collections_put_off
 
 CHAT = "/v1/chat/completions"
 MANY = 20_000
@@ -44,6 +45,18 @@ def test_only_large_bodies_are_validated_in_another_thread(many: int, aside: boo
     told = TestClient(app).post("/sum", json={"numbers": [1000] * many}).json()
     assert told["sum"] == 1000 * many
     assert [thread != told["loop"] for thread in THREADS] == [aside]
+
+
+def test_full_collections_are_put_off_until_the_last_has_left() -> None:
+    usual, second = gc.get_threshold(), full_collections_put_off()
+    with full_collections_put_off():
+        second.__enter__()
+        young, middle, full = gc.get_threshold()
+        assert (young, middle) == usual[:2]
+        assert full > 1e9
+    assert gc.get_threshold()[2] > 1e9
+    second.__exit__(None, None, None)
+    assert gc.get_threshold() == usual
 
 
 @pytest.fixture(scope="module", name="address")

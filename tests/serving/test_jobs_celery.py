@@ -16,6 +16,7 @@ from serving.jobs_use import MINE, THEIRS, content, listening, made, shut, stall
 from serving.test_jobs_workers import check_requests_first
 from weitiao.serving.gate import RateLimit
 from weitiao.serving.jobs.asking import owner_of
+from weitiao.serving.jobs.celery_broker import RUNNER
 from weitiao.serving.jobs.options import JobOptions
 from weitiao.serving.jobs.store import Job, Store
 
@@ -30,13 +31,15 @@ Work = Callable[..., None]
 
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> Work:
-    """Does a job as a worker that was told of it."""
-    from weitiao.serving.jobs.celery_app import do_job
+    """Does the next job as a worker that was told that there is work."""
+    from weitiao.serving.jobs.celery_app import app, do_next
 
-    def worked(store: Store, job: Job, address: str, **how: Any) -> None:
+    app.conf.broker_url = "memory://"
+
+    def worked(store: Store, address: str, **how: Any) -> None:
         monkeypatch.setenv("WEITIAO_JOBS_FILE", str(store.path))
         monkeypatch.setenv("WEITIAO_JOBS_SERVER", address)
-        do_job(job.id, {**ELSEWHERE.model_dump(exclude={"broker"}), **how})
+        do_next({**ELSEWHERE.model_dump(exclude={"broker"}), **how})
 
     return worked
 
@@ -53,7 +56,7 @@ def test_a_worker_needs_no_key_and_counts_for_whose_job_it_is(tmp_path: Path, wo
     store = Store(tmp_path / "jobs.sqlite")
     job = store.add(owner_of("one"), "batch", {}, [ASK] * 3)
     with listening(app) as address:
-        work(store, job, address)
+        work(store, address)
 
         def asked(headers: dict[str, str]) -> int:
             url = f"{address}/generate"
@@ -67,8 +70,9 @@ def test_a_worker_needs_no_key_and_counts_for_whose_job_it_is(tmp_path: Path, wo
 def test_who_does_not_do_the_job_is_refused(tmp_path: Path) -> None:
     app = made(tmp_path, jobs=ELSEWHERE)
     store = Store(tmp_path / "jobs.sqlite")
-    ids = [store.add("", "batch", {}, [ASK]).id for _ in range(2)]
-    held, other = (store.claim(job) for job in ids)
+    for owner in ("one", "other"):
+        store.add(owner, "batch", {}, [ASK])
+    held, other = (store.claim(RUNNER) for _ in range(2))
     assert held is not None
     assert other is not None
     with listening(app) as address, httpx.Client(base_url=address) as client:
@@ -94,7 +98,7 @@ def test_a_server_of_another_table_is_told_at_once(tmp_path: Path, work: Work, h
     store = Store(tmp_path / "other" / "jobs.sqlite")
     job = store.add("", how, {}, [ASK])
     with listening(made(tmp_path, jobs=ELSEWHERE)) as address:
-        work(store, job, address)
+        work(store, address)
     assert state(store, job) == ("failed", "jobs.failed.refused")
     found = store.get(job.id)
     assert found is not None
@@ -107,7 +111,7 @@ def test_requests_go_before_the_asks_of_a_worker(tmp_path: Path, work: Work) -> 
     job = store.add("", "batch", {}, [{"url": "/generate", "body": {"prompt": "任务"}}] * 5)
     with listening(made(tmp_path, engine, ELSEWHERE)) as address:
         # It would ask four at once, but the server has one of a job asked at a time.
-        working = threading.Thread(target=work, args=(store, job, address), kwargs={"parallel": 4})
+        working = threading.Thread(target=work, args=(store, address), kwargs={"parallel": 4})
         working.start()
         until(lambda: len(engine.asks) == 1)
         with httpx.Client(base_url=address, timeout=100) as client:
@@ -121,14 +125,15 @@ def test_a_worker_has_more_time_with_each_try(tmp_path: Path, work: Work) -> Non
     job = store.add("", "batch", {}, [{"url": "/generate", "body": {"prompt": "一二三四五六"}}])
     app = made(tmp_path, CountingEngine(pace=0.1), ELSEWHERE, deadline_seconds=0.3)
     with listening(app) as address:
-        work(store, job, address, deadline_tries=9)
+        work(store, address, deadline_tries=9)
     assert orjson.loads(next(store.results(job.id)))["response"]["body"]["text"] == "一二三四五六"
 
 
 def test_what_a_worker_that_is_gone_asked_is_given_up(tmp_path: Path) -> None:
     engine, store = CountingEngine(), Store(tmp_path / "jobs.sqlite")
     stalls(engine, 0)
-    job = store.claim(store.add("", "batch", {}, [ASK]).id)
+    store.add("", "batch", {}, [ASK])
+    job = store.claim(RUNNER)
     assert job is not None
     with listening(made(tmp_path, engine, ELSEWHERE)) as address:
         headers = {"authorization": f"Bearer {job.worker}"}
@@ -175,12 +180,33 @@ def test_what_is_busy_or_away_is_asked_again(tmp_path: Path, work: Work) -> None
     job = store.add("", "batch", {}, [ASK])
     busy = orjson.dumps({"error": {"message": "busy"}})
     with refusing((429, busy), (503, busy), (502, b"<html>"), (200, b'{"x": 1}')) as address:
-        work(store, job, address)
+        work(store, address)
     assert orjson.loads(next(store.results(job.id)))["response"]["body"] == {"x": 1}
 
 
 def test_a_server_that_is_away_is_not_waited_for_for_ever(tmp_path: Path, work: Work) -> None:
     store = Store(tmp_path / "jobs.sqlite")
     job = store.add("", "batch", {}, [ASK])
-    work(store, job, "http://127.0.0.1:1", patience_seconds=0.2)
+    work(store, "http://127.0.0.1:1", patience_seconds=0.2)
     assert state(store, job) == ("failed", "jobs.failed.unreached")
+
+
+def told(app: Any) -> int:
+    """How often workers were told that there is work, and have not heard it yet."""
+    with app.connection_for_read() as connection:
+        queue = connection.SimpleQueue(app.conf.task_default_queue)
+        return int(queue.qsize())
+
+
+def test_who_did_a_job_tells_that_another_can_be_begun(tmp_path: Path, work: Work) -> None:
+    from weitiao.serving.jobs.celery_app import app
+
+    store = Store(tmp_path / "jobs.sqlite")
+    store.add("", "batch", {}, [ASK])
+    before = told(app)
+    with listening(made(tmp_path, jobs=ELSEWHERE)) as address:
+        work(store, address)
+        assert told(app) == before + 1
+        # Nothing was left: that is the end of it.
+        work(store, address)
+        assert told(app) == before + 1

@@ -2,10 +2,7 @@
 
 import multiprocessing
 import os
-import shutil
 import signal
-import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +15,7 @@ import pytest
 
 from serving.counting import CountingEngine, echo
 from serving.jobs_use import ended, listening, made, stalls, told_of, until
+from serving.redis_use import free_port, redis_at, worker
 from weitiao.serving.jobs.options import JobOptions
 from weitiao.serving.options import ServeOptions
 from weitiao.serving.running import run_server
@@ -28,12 +26,6 @@ QUESTIONS = [f"第{i}题的标记是{i * 7919}" for i in range(24)]
 BATCH = {"kind": "batch", "requests": QUESTIONS}
 ANSWERED = 8
 """After so many asks, nearly, who does the job is killed."""
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 def options(broker: str | None = None) -> JobOptions:
@@ -65,18 +57,6 @@ def answers(asked: Callable[[], bool]) -> bool:
         return asked()
     except httpx.TransportError:
         return False
-
-
-@contextmanager
-def process(*command: str, **env: str) -> "Iterator[subprocess.Popen[bytes]]":
-    """A program in a group of its own, killed with all of its children at the end."""
-    started = subprocess.Popen(command, env={**os.environ, **env}, start_new_session=True)
-    try:
-        yield started
-    finally:
-        if started.poll() is None:
-            os.killpg(started.pid, signal.SIGKILL)
-        started.wait()
 
 
 def begun(client: httpx.Client, fewest: int = 3) -> str:
@@ -124,37 +104,8 @@ def test_a_server_killed_in_mid_job_goes_on_after_its_restart(tmp_path: Path) ->
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[str]:
-    redis = shutil.which("redis-server")
-    if redis is None:
-        pytest.skip("redis-server is not installed")
-    pytest.importorskip("celery")
-    client = pytest.importorskip("redis")
-    port = free_port()
-    here = ("--port", str(port), "--bind", "127.0.0.1", "--dir", str(tmp_path), "--save", "")
-    with process(redis, *here, "--loglevel", "warning"):
-        with client.Redis(port=port) as connected:
-            refused = client.ConnectionError
-
-            def pong() -> bool:
-                try:
-                    return bool(connected.ping())
-                except refused:
-                    return False
-
-            until(pong)
-        yield f"redis://127.0.0.1:{port}/0"
-
-
-def worker(broker: str, folder: Path, address: str) -> Any:
-    module = "weitiao.serving.jobs.celery_app"
-    alone = ("--concurrency", "1", "--without-gossip", "--without-mingle", "-l", "ERROR")
-    return process(
-        *(sys.executable, "-m", "celery", "-A", module, "worker", *alone),
-        OMP_NUM_THREADS="1",
-        WEITIAO_JOBS=broker,
-        WEITIAO_JOBS_FILE=str(folder / "jobs.sqlite"),
-        WEITIAO_JOBS_SERVER=address,
-    )
+    with redis_at(tmp_path) as address:
+        yield address
 
 
 def test_a_celery_worker_killed_in_mid_job_is_followed_by_another(

@@ -23,7 +23,7 @@ def queued(store: Store, items: int = 3) -> Job:
 
 
 def claimed(store: Store) -> Job:
-    job = store.claim()
+    job = store.claim("runner")
     assert job is not None
     return job
 
@@ -42,14 +42,17 @@ def state(store: Store, job: Job) -> str:
 
 def test_a_job_is_claimed_once_by_many(tmp_path: Path) -> None:
     stores = [Store(tmp_path / "jobs.sqlite") for _ in range(8)]
-    jobs = {queued(stores[0]).id for _ in range(20)}
+    jobs = {stores[0].add(str(i % 10), "batch", {}, [{}]).id for i in range(20)}
     got: list[str] = []
 
-    def claim(store: Store) -> None:
-        while (job := store.claim()) is not None:
+    def claim(store: Store, runner: str) -> None:
+        while (job := store.claim(runner)) is not None:
             got.append(job.id)
 
-    threads = [threading.Thread(target=claim, args=(store,)) for store in stores]
+    threads = [
+        threading.Thread(target=claim, args=(store, f"runner {i % 2}"))
+        for i, store in enumerate(stores)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -142,15 +145,26 @@ def test_results_survive_the_process_and_come_in_order(tmp_path: Path) -> None:
 
 def test_workers_are_told_of_a_job_again_only_when_it_went_astray(store: Store) -> None:
     job = queued(store)
-    assert store.announce(60, 10) == [job.id]
-    assert store.announce(60, 10) == []
+    assert store.announce("runner", 60) == [job.id]
+    assert store.announce("runner", 60) == []
     store.unannounce([job.id])
-    assert store.announce(60, 10) == [job.id]
+    assert store.announce("runner", 60) == [job.id]
     time.sleep(0.02)
-    assert store.announce(0.01, 10) == [job.id]
+    assert store.announce("runner", 0.01) == [job.id]
     claimed(store)
     dies(store)
-    assert store.announce(60, 10) == [job.id]
+    assert store.announce("runner", 60) == [job.id]
+
+
+def test_workers_are_told_only_of_what_they_could_begin(store: Store) -> None:
+    first, second, other = (
+        store.add(owner, "batch", {}, [{}]).id for owner in ("one", "one", "other")
+    )
+    assert sorted(store.announce("runner", 60)) == sorted([first, other])
+    held = claimed(store)
+    assert store.announce("runner", 60) == []
+    store.end(held)
+    assert store.announce("runner", 60) == [second]
 
 
 def test_what_is_old_is_deleted_with_its_results(tmp_path: Path) -> None:
@@ -232,9 +246,3 @@ def test_jobs_are_counted_for_each_owner(store: Store) -> None:
         store.add(owner, "batch", {}, [{}])
     claimed(store)
     assert [store.unfinished(owner) for owner in ("one", "other", "third")] == [2, 1, 0]
-
-
-def test_the_oldest_job_of_an_owner_who_is_not_served_yet_is_claimed(store: Store) -> None:
-    first, _, other = (store.add(owner, "batch", {}, [{}]).id for owner in ("one", "one", "other"))
-    found = [store.claim(but=but) for but in ((), ("one",), ("one", "other"))]
-    assert [job and job.id for job in found] == [first, other, None]

@@ -1,7 +1,14 @@
-"""Turns: owners one after another, and nobody's turn is lost."""
+"""Turns: owners one after another, with asks and with whole jobs, and nobody's turn is lost."""
 
 import asyncio
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 
+import pytest
+
+from weitiao.serving.jobs.store import Job, Store
 from weitiao.serving.jobs.turns import Turns
 
 
@@ -55,3 +62,69 @@ def test_the_turn_of_who_is_cancelled_goes_to_the_next() -> None:
         return found
 
     assert asyncio.run(order()) == ["c", "d", "e"]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "jobs.sqlite")
+
+
+def add(store: Store, owners: str) -> None:
+    for owner in owners:
+        store.add(owner, "batch", {}, [{}])
+
+
+def one_after_another(store: Store, after: Callable[[Job], None] = lambda job: None) -> str:
+    """Whose jobs a runner does that does one at a time."""
+    order = ""
+    while (job := store.claim("runner")) is not None:
+        order += job.owner
+        store.end(job)
+        after(job)
+    return order
+
+
+def test_owners_take_turns_however_many_jobs_they_have(store: Store) -> None:
+    add(store, "aaaabbc")
+    assert one_after_another(store) == "abcabaa"
+
+
+def test_who_comes_later_is_next_and_who_forgets_what_is_done_gains_nothing(store: Store) -> None:
+    add(store, "aaaa")
+
+    def after(job: Job) -> None:
+        store.delete(job.id)
+        if job.owner == "a" and store.unfinished("a") == 2:
+            add(store, "bbb")
+
+    assert one_after_another(store, after) == "aababab"
+
+
+def test_the_oldest_of_an_owner_goes_first_one_at_a_time(store: Store) -> None:
+    add(store, "aab")
+    jobs = {job.created: job.id for job in [*store.newest("a", 9), *store.newest("b", 9)]}
+    first, second, other = (jobs[created] for created in sorted(jobs))
+
+    def claimed(runner: str) -> str | None:
+        job = store.claim(runner)
+        return job and job.id
+
+    assert [claimed("one") for _ in range(3)] == [first, other, None]
+    # Another server has work for its own model.
+    assert [claimed("two") for _ in range(2)] == [second, None]
+
+
+def test_a_table_of_the_version_before_is_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    with closing(Store(path)) as store:
+        add(store, "aa")
+        assert store.claim("runner")
+    with closing(sqlite3.connect(path)) as base:
+        for change in (
+            "ALTER TABLE job DROP COLUMN runner",
+            "DROP TABLE turn",
+            "PRAGMA user_version = 1",
+        ):
+            base.execute(change)
+    with closing(Store(path)) as store:
+        assert one_after_another(store) == "a"

@@ -1,9 +1,12 @@
 """Large bodies, read and checked beside the event loop, on which everybody's answers come."""
 
 import asyncio
+import gc
 import json
-from collections.abc import Callable, Coroutine
-from typing import Any
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -15,6 +18,12 @@ _LARGE = 65_536
 
 _MOST_FAULTS = 1000
 """Of these only the first is told."""
+
+_NEVER = 2**31 - 1
+_LOCK = threading.Lock()
+_THRESHOLDS: list[tuple[int, int, int]] = []
+
+T = TypeVar("T")
 
 
 class LargeBodyRoute(APIRoute):
@@ -62,7 +71,7 @@ class _Read(Request):
         return await asyncio.to_thread(self._validated, body)
 
     def _validated(self, body: bytes) -> Any:
-        raw = json.loads(body, object_hook=_let_others)
+        raw = json.loads(body, object_hook=let_others)
         made, faults = self._field.validate(raw, {}, loc=("body",))
         if not faults:
             return made
@@ -70,6 +79,24 @@ class _Read(Request):
         return None
 
 
-def _let_others(read: dict[str, Any]) -> dict[str, Any]:
-    """Do nothing: a call of Python code is where the parser lets other threads go on."""
+def let_others(read: T) -> T:
+    """Do nothing: a call of Python code is where a parser or pydantic lets other threads go on."""
     return read
+
+
+@contextmanager
+def full_collections_put_off() -> Iterator[None]:
+    """Within, the garbage collector looks at what is new only.
+
+    Else it looks at all that a large body is made of, several times, and everybody waits for it.
+    It is for what is over in seconds; threads may overlap.
+    """
+    with _LOCK:
+        _THRESHOLDS.append(gc.get_threshold())
+        gc.set_threshold(*_THRESHOLDS[0][:2], _NEVER)
+    try:
+        yield
+    finally:
+        with _LOCK:
+            # The first is the usual one, and is left for the last to go.
+            gc.set_threshold(*_THRESHOLDS.pop())

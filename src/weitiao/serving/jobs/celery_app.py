@@ -12,13 +12,15 @@ tells them where everything is:
 
 import asyncio
 import os
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+from celery.exceptions import OperationalError
+
 from weitiao.errors import RunError
 from weitiao.serving.jobs.asking import over_http
-from weitiao.serving.jobs.celery_broker import TASK, celery
+from weitiao.serving.jobs.celery_broker import RUNNER, TASK, celery, tell
 from weitiao.serving.jobs.options import JobOptions
 from weitiao.serving.jobs.store import Store
 from weitiao.serving.jobs.worker import work
@@ -27,22 +29,26 @@ app = celery(os.environ.get("WEITIAO_JOBS") or "redis://127.0.0.1:6379/0")
 
 
 @app.task(name=TASK)  # type: ignore[untyped-decorator]
-def do_job(job: str, how: dict[str, Any]) -> None:
-    """Do that job, unless somebody has it already.
+def do_next(how: dict[str, Any]) -> None:
+    """Do the job whose turn it is, if there is one.
 
     Raises:
         RunError: the table of jobs is not named, or cannot be written.
     """
-    asyncio.run(_do(job, JobOptions.model_validate(how)))
+    if asyncio.run(_do_next(JobOptions.model_validate(how))):
+        # Another job of the same owner may be begun now. Where this fails, the server tells of it.
+        with suppress(OperationalError):
+            tell(app, how)
 
 
-async def _do(job: str, options: JobOptions) -> None:
+async def _do_next(options: JobOptions) -> bool:
     file = os.environ.get("WEITIAO_JOBS_FILE", "")
     if not Path(file).is_file():
         raise RunError("jobs.no_file", path=file or "–")
     server = os.environ.get("WEITIAO_JOBS_SERVER") or "http://127.0.0.1:8000"
     with closing(Store(Path(file))) as store:
-        claimed = store.claim(job)
-        if claimed is not None:
-            async with over_http(server, claimed) as ask:
-                await work(store, claimed, ask, options)
+        job = store.claim(RUNNER)
+        if job is not None:
+            async with over_http(server, job) as ask:
+                await work(store, job, ask, options)
+        return job is not None

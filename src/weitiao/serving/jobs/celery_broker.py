@@ -1,6 +1,6 @@
-"""Waking Celery's workers. What is to be done stands in the table; a message only tells of it."""
+"""Waking Celery's workers. A message only says that there is work; which, the table decides."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,10 @@ from weitiao.serving.jobs.options import JobOptions
 if TYPE_CHECKING:
     from celery import Celery
 
-TASK = "weitiao.job"
+RUNNER = "celery"
+"""All workers together, as the table of jobs knows them."""
+
+TASK = "weitiao.work"
 AGAIN_SECONDS = 600
 """A message that nobody took is forgotten after so long, and sent again."""
 
@@ -54,10 +57,10 @@ def celery(broker: str) -> "Celery":
     return app
 
 
-def announcer(options: JobOptions) -> Callable[[str], None]:
-    """Return what tells Celery's workers of a job.
+def announcer(options: JobOptions) -> Callable[[], None]:
+    """Return what tells one of Celery's workers that there is work.
 
-    They are told how to do it, too, so that server and workers never differ in that.
+    It is told how to do it, too, so that server and workers never differ in that.
 
     Raises:
         RunError: Celery is not installed.
@@ -70,8 +73,9 @@ def announcer(options: JobOptions) -> Callable[[str], None]:
         "max_retries": 0,
     }
     how = options.model_dump(exclude={"broker"})
+    return lambda: tell(app, how)
 
-    def announce(job: str) -> None:
-        app.send_task(TASK, [job, how], expires=AGAIN_SECONDS, retry=False)
 
-    return announce
+def tell(app: "Celery", how: Mapping[str, Any]) -> None:
+    """Tell a worker that there is work, to be done with these options."""
+    app.send_task(TASK, [how], expires=AGAIN_SECONDS, retry=False)

@@ -3,7 +3,7 @@
 import asyncio
 import hmac
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from weitiao.serving.answering import seen_of
 from weitiao.serving.app import OurDesk, allowed
-from weitiao.serving.bodies import LargeBodyRoute
+from weitiao.serving.bodies import LargeBodyRoute, full_collections_put_off
 from weitiao.serving.faults import ClientGoneError, ErrorBody
 from weitiao.serving.jobs.asking import RefusedError, within
 from weitiao.serving.jobs.asks import asks_of
@@ -23,7 +23,19 @@ from weitiao.serving.jobs.shapes import Deleted, JobList, JobRequest, JobTold, t
 from weitiao.serving.jobs.store import Job, Store
 from weitiao.serving.jobs.turns import Turns
 
-ROUTER = APIRouter(prefix="/v1/jobs", route_class=LargeBodyRoute)
+
+class _Route(LargeBodyRoute):
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        answer = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            with full_collections_put_off():
+                return await answer(request)
+
+        return handle
+
+
+ROUTER = APIRouter(prefix="/v1/jobs", route_class=_Route)
 """Needs a :class:`Board` as ``state.jobs`` of the application."""
 
 WORKERS = APIRouter(prefix="/jobs", include_in_schema=False)

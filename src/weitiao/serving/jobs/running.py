@@ -1,6 +1,7 @@
 """The jobs of one server while it runs: who does them, and what becomes of those left behind."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -11,7 +12,7 @@ from weitiao.errors import RunError
 from weitiao.serving.app import keys_of
 from weitiao.serving.desk import LOG, Desk
 from weitiao.serving.jobs.asking import within
-from weitiao.serving.jobs.celery_broker import AGAIN_SECONDS, announcer
+from weitiao.serving.jobs.celery_broker import AGAIN_SECONDS, RUNNER, announcer
 from weitiao.serving.jobs.options import JobOptions
 from weitiao.serving.jobs.routes import ROUTER, WORKERS, Board
 from weitiao.serving.jobs.store import Job, Store
@@ -22,9 +23,6 @@ _LOOK_SECONDS = 5.0
 """How often is looked for what other servers queued, and for what workers left behind."""
 
 _LOADING_SECONDS = 0.1
-
-_MOST_ANNOUNCED = 32
-"""How many waiting jobs workers are told of at once; those behind them wait anyway."""
 
 
 def add_jobs(app: FastAPI, path: Path, options: JobOptions) -> None:
@@ -61,15 +59,16 @@ class Jobs:
         store: Store,
         desk: Desk,
         options: JobOptions,
-        announce: Callable[[str], None] | None = None,
+        announce: Callable[[], None] | None = None,
     ) -> None:
         self.store, self.turns = store, Turns(options.parallel)
         self._desk, self._options, self._announce = desk, options, announce
         self._look = min(_LOOK_SECONDS, options.stale_seconds / 2)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._new = asyncio.Event()
-        self._doing: dict[str, asyncio.Task[None]] = {}
-        """The jobs that are done within this server, by their owners: one of each at a time."""
+        self._runner = uuid.uuid4().hex
+        self._doing: set[asyncio.Task[None]] = set()
+        """The jobs that are done within this server: of each owner one at a time."""
         self._down = False
         """Whether the broker could not be reached when it was last tried."""
 
@@ -91,7 +90,7 @@ class Jobs:
             yield
         finally:
             await _end(tasks)
-            await _end(list(self._doing.values()))
+            await _end(list(self._doing))
             self.store.close()
 
     async def _ever(self, step: Callable[[], Awaitable[None]]) -> None:
@@ -113,15 +112,16 @@ class Jobs:
         await asyncio.sleep(self._look)
 
     async def _begin_one(self) -> None:
-        """Begin the oldest job of an owner of whom none is being done, or wait for one."""
+        """Begin the job whose turn it is, or wait for one."""
         while self._desk.state == "loading":
             await asyncio.sleep(_LOADING_SECONDS)
         self._new.clear()
-        job = await asyncio.to_thread(self.store.claim, but=tuple(self._doing))
+        job = await asyncio.to_thread(self.store.claim, self._runner)
         if job is None:
             await self._wait()
         else:
-            self._doing[job.owner] = asyncio.create_task(self._do(job))
+            self._doing.add(task := asyncio.create_task(self._do(job)))
+            task.add_done_callback(self._doing.discard)
 
     async def _do(self, job: Job) -> None:
         try:
@@ -131,15 +131,14 @@ class Jobs:
             # Not heard of any more, it is queued again.
             LOG.exception("jobs")
         finally:
-            del self._doing[job.owner]
             self._new.set()
 
     async def _tell(self) -> None:
-        """Tell Celery's workers of what waits."""
+        """Tell Celery's workers of what could be begun."""
         self._new.clear()
-        told = await asyncio.to_thread(self.store.announce, AGAIN_SECONDS, _MOST_ANNOUNCED)
+        told = await asyncio.to_thread(self.store.announce, RUNNER, AGAIN_SECONDS)
         try:
-            await asyncio.to_thread(self._send, told)
+            await asyncio.to_thread(self._send, len(told))
         except Exception as error:
             # The jobs stay in the table; they are told of when the broker is there again.
             await asyncio.to_thread(self.store.unannounce, told)
@@ -148,13 +147,12 @@ class Jobs:
             self._down = True
         else:
             self._down = self._down and not told
-        if len(told) < _MOST_ANNOUNCED or self._down:
-            await self._wait()
+        await self._wait()
 
-    def _send(self, jobs: Sequence[str]) -> None:
+    def _send(self, many: int) -> None:
         assert self._announce is not None
-        for job in jobs:
-            self._announce(job)
+        for _ in range(many):
+            self._announce()
 
     async def _wait(self) -> None:
         with suppress(TimeoutError):

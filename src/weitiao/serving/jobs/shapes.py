@@ -1,14 +1,20 @@
 """Requests about jobs, and what is told of one."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
+from weitiao.serving.bodies import let_others
 from weitiao.serving.jobs.document import kinds
 from weitiao.serving.jobs.store import Job, Kind, State
 from weitiao.serving.wire import ChatMessage, SamplingFields
 from weitiao.words import Language, say
+
+T = TypeVar("T")
+# In a thread pydantic holds up the event loop all the same, from one call of Python code to the
+# next. And of thousands that are wrong only the first is told.
+_Many = Annotated[list[Annotated[T, BeforeValidator(let_others)]], Field(fail_fast=True)]
 
 
 class EvaluationRow(BaseModel):
@@ -35,16 +41,16 @@ class JobRequest(SamplingFields):
     kind: Kind
     """batch asks requests, dialogue asks turns one after another, evaluation scores rows."""
 
-    requests: list[str | dict[str, Any]] | str | None = None
+    requests: _Many[str | dict[str, Any]] | str | None = None
     """For batch: questions, or OpenAI's requests with custom_id; a text is read as JSONL."""
 
-    turns: list[str] | None = None
+    turns: _Many[str] | None = None
     """For dialogue: what the user says, turn by turn."""
 
     system: str | None = None
     """For dialogue: the system prompt; without it, the model's own."""
 
-    rows: list[dict[str, Any]] | str | None = None
+    rows: _Many[dict[str, Any]] | str | None = None
     """For evaluation: messages or prompt, with reference; a text is read as JSONL."""
 
     suite: str | None = None

@@ -21,8 +21,11 @@ from weitiao.serving.tables import Tables
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Kind = Literal["batch", "dialogue", "evaluation"]
 
-_VERSION = 1
+_VERSION = 2
 _PAGE = 200
+# Whoever took a job later has a higher place.
+_TURN = "CREATE TABLE turn (owner TEXT PRIMARY KEY, place INTEGER NOT NULL) WITHOUT ROWID"
+_CHANGES = {1: ("ALTER TABLE job ADD COLUMN runner TEXT", _TURN)}
 _SCHEMA = (
     """CREATE TABLE job (
     id TEXT PRIMARY KEY,
@@ -34,6 +37,7 @@ _SCHEMA = (
     created REAL NOT NULL,
     started REAL,
     ended REAL,
+    runner TEXT,
     worker TEXT,
     heartbeat REAL,
     announced REAL,
@@ -44,6 +48,7 @@ _SCHEMA = (
     summary TEXT
 )""",
     "CREATE INDEX job_by_state ON job (state, created)",
+    _TURN,
     """CREATE TABLE item (
     job TEXT NOT NULL REFERENCES job ON DELETE CASCADE,
     place INTEGER NOT NULL,
@@ -64,6 +69,10 @@ _COLUMNS = (
     " (SELECT count(*) FROM result WHERE job = id AND failed)"
 )
 _HELD = "id = ? AND worker = ? AND state = 'running'"
+_NEXT = (
+    "state = 'queued' AND NOT EXISTS (SELECT 1 FROM job AS other WHERE other.owner = job.owner"
+    " AND other.state = 'running' AND other.runner = ?1)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +113,7 @@ class Store:
         self.path = path
         self._lock = threading.Lock()
         try:
-            self._base = Tables(path, _SCHEMA, _VERSION).open()
+            self._base = Tables(path, _SCHEMA, _VERSION, _CHANGES).open()
             try:
                 self._begin()
             except BaseException:
@@ -218,20 +227,24 @@ class Store:
 
     # What the workers ask.
 
-    def claim(self, job: str | None = None, but: Sequence[str] = ()) -> Job | None:
-        """Take a job to run it; None where there is none.
+    def claim(self, runner: str) -> Job | None:
+        """Take the job whose turn it is, to run it; None where there is none.
 
-        That job, or the one that waits longest; none of the owners in ``but``.
+        A ``runner`` (a server, or all of Celery's workers) has one of each owner's at a time.
+        Next is the owner who had none yet, or not for the longest time; of its jobs the oldest.
         """
         with self._change() as base:
             found = base.execute(
-                "UPDATE job SET state = 'running', worker = ?1, heartbeat = ?2,"
-                " started = coalesce(started, ?2), attempts = attempts + 1, deaths = deaths + 1"
-                " WHERE id = (SELECT id FROM job WHERE state = 'queued' AND (?3 IS NULL OR id = ?3)"
-                " AND owner NOT IN (SELECT value FROM json_each(?4))"
-                " ORDER BY created, rowid LIMIT 1) RETURNING id",
-                (uuid.uuid4().hex, time.time(), job, json.dumps(list(but))),
+                "UPDATE job SET state = 'running', runner = ?1, worker = ?2, heartbeat = ?3,"
+                " started = coalesce(started, ?3), attempts = attempts + 1, deaths = deaths + 1"
+                f" WHERE id = (SELECT id FROM job LEFT JOIN turn USING (owner) WHERE {_NEXT}"
+                " ORDER BY turn.place, created, job.rowid LIMIT 1) RETURNING id, owner",
+                (runner, uuid.uuid4().hex, time.time()),
             ).fetchall()
+            base.executemany(
+                "REPLACE INTO turn SELECT ?, coalesce(max(place), 0) + 1 FROM turn",
+                [(owner,) for _, owner in found],
+            )
         return self.get(found[0][0]) if found else None
 
     def asks(self, job: Job, left: bool = False) -> list[tuple[int, dict[str, Any]]]:
@@ -317,15 +330,18 @@ class Store:
             ).fetchall()
         return [job for (job,) in found]
 
-    def announce(self, again_seconds: float, most: int) -> list[str]:
-        """Return waiting jobs of which no worker was told, or so long ago that it went astray."""
+    def announce(self, runner: str, again_seconds: float) -> list[str]:
+        """Return the jobs that could be claimed now, without those returned a short time ago.
+
+        Of each owner it is the oldest: with the others nobody could begin.
+        """
         now = time.time()
         with self._change() as base:
             found = base.execute(
-                "UPDATE job SET announced = ?1 WHERE id IN (SELECT id FROM job"
-                " WHERE state = 'queued' AND (announced IS NULL OR announced < ?2)"
-                " ORDER BY created, rowid LIMIT ?3) RETURNING id",
-                (now, now - again_seconds, most),
+                "UPDATE job SET announced = ?2 WHERE id IN (SELECT id FROM"
+                f" (SELECT id, announced, min(created) FROM job WHERE {_NEXT} GROUP BY owner)"
+                " WHERE announced IS NULL OR announced < ?3) RETURNING id",
+                (runner, now, now - again_seconds),
             ).fetchall()
         return [job for (job,) in found]
 
