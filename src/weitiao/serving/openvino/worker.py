@@ -37,7 +37,7 @@ is no faster and costs more: of 32 answers of the embedded model 24 stay.
 
 _VALUE_BYTES = 2
 
-_EVERY = 0.02
+_EVERY = 0.05
 """Seconds between two tellings of tokens that come one by one; nobody reads faster, and each costs
 computing. First tokens and ends are told at once."""
 
