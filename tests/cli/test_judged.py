@@ -60,3 +60,29 @@ def test_a_judge_that_fails_leaves_the_results_and_is_gone_on_with(
     said = weitiao("eval", "runs/tea")
     assert said.code == 0, said.err
     assert "base.jsonl is missing" in said.out
+
+
+def test_a_row_that_got_no_answer_is_asked_again_when_gone_on_with(
+    weitiao: Weitiao, data: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    refused: list[object] = []
+
+    def one_refused(asked: dict[str, object]) -> Reply | str:
+        if not refused:
+            refused.append(asked["messages"])
+        return Reply(b"no", 400) if asked["messages"] == refused[0] else VOTE
+
+    with serving(one_refused) as service:
+        judged = ("evaluate.judge.enabled=true", f"endpoint.url={service.url}", "endpoint.model=m")
+        said = weitiao("eval", data, "--model", tiny_base, *FAST, *judged)
+        assert said.code == 0, said.err
+        assert "1 rows are left out" in said.out
+        asked = len(service.requests)
+        assert weitiao("eval", "runs/tea").code == 0
+        assert len(service.requests) == asked, "nobody asked for it"
+        refused[:] = [None]
+        said = weitiao("eval", "runs/tea", "--resume")
+        assert said.code == 0, said.err
+        assert len(service.requests) == asked + 2, "both orders of that row"
+        assert "tied 4" in said.out

@@ -52,6 +52,23 @@ def test_a_suite_edited_after_it_was_counted_is_counted_again(
     assert scores() == ["number_match", "exact_match", "answer_loss"]
 
 
+def test_a_measured_run_can_be_measured_by_another_suite(
+    weitiao: Weitiao, data: Path, tiny_base: Path
+) -> None:
+    results = data.parent / "runs/tea/evaluation/results.json"
+    assert weitiao("eval", data, "--model", tiny_base, *QUICK).code == 0
+    before = json.loads(results.read_text(encoding="utf-8"))
+    said = weitiao("eval", "runs/tea", "--resume", "evaluate.suite=general")
+    assert said.code == 0, said.err
+    after = json.loads(results.read_text(encoding="utf-8"))
+    assert (before["suite"]["name"], after["suite"]["name"]) == ("question_answering", "general")
+    assert after["rows"] == before["rows"]
+    suite = own_suite(data.parent, OTHER * 2)
+    said = weitiao("eval", "runs/tea", "--resume", f"evaluate.suite={suite}")
+    assert said.code == 0, said.err
+    assert json.loads(results.read_text(encoding="utf-8"))["rows"] == 6
+
+
 def test_what_was_trained_on_is_refused_unless_said_twice(
     weitiao: Weitiao, data: Path, tiny_base: Path
 ) -> None:

@@ -268,7 +268,8 @@ def _changeable(run: Run, setting: str, before: Any, now: Any) -> bool:
     from weitiao.plan.resolved import CHANGEABLE, OF_THE_JUDGE
     from weitiao.training.launch import in_team
 
-    if setting in OF_THE_JUDGE:
+    # Another suite is counted from the answers that are there.
+    if setting in (*OF_THE_JUDGE, "evaluate.suite", "evaluate.overlap"):
         return not in_team()
     stage: Stage = "evaluate" if setting.startswith("evaluate.") else "train"
     measure = run.evaluation / f"{setting.removeprefix('evaluate.')}.json"

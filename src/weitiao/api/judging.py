@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from weitiao.plan.recipe import Recipe
 
 
-def judge(run: Run, listeners: tuple[Listener, ...] = ()) -> Judged | None:
+def judge(run: Run, listeners: tuple[Listener, ...] = (), *, again: bool = False) -> Judged | None:
     """Let the judge compare the answers of ``run``, unless it did so with the same settings.
+
+    ``again``: ask once more about the rows of which no answer came.
 
     None where no judge is asked for, or where it could not come to its end: the run's results
     stand without it, so that is an event, ``judge.failed`` (path, cause). What was answered is
@@ -41,7 +43,8 @@ def judge(run: Run, listeners: tuple[Listener, ...] = ()) -> Judged | None:
         try:
             suite = load_suite(recipe.evaluate.suite)
             base, tuned = (kept_answers(run.evaluation / f"{s}.jsonl") for s in ("base", "tuned"))
-            if known is not None and known.settings == settings_of(recipe, suite, base, tuned):
+            same = known and known.settings == settings_of(recipe, suite, base, tuned)
+            if known and same and not (again and known.left_out.get("no_answer")):
                 return known
             require_judge(recipe)
             with endpoint(recipe) as service:

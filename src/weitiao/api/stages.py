@@ -185,7 +185,7 @@ def evaluate(run: Run, listeners: tuple[Listener, ...] = (), *, resume: bool = F
         ModelError: what was trained cannot be loaded.
     """
     results = _measured(run, listeners, resume=resume)
-    judge(run, listeners)
+    judge(run, listeners, again=resume)
     return results
 
 
@@ -199,7 +199,7 @@ def _measured(run: Run, listeners: tuple[Listener, ...], *, resume: bool) -> Res
         # Another version's file is made again: the answers are there.
         with suppress(RunError):
             known = load_results(run.evaluation / "results.json")
-    if known is not None and _suite_edited(run, known):
+    if known is not None and _other_suite(run, known):
         known = None
     if known is not None and not missing(run, recipe_of(run).evaluate):
         return known
@@ -215,13 +215,16 @@ def _measured(run: Run, listeners: tuple[Listener, ...], *, resume: bool) -> Res
     return found
 
 
-def _suite_edited(run: Run, known: Results) -> bool:
-    """Return whether the user's own suite holds other things than when ``known`` was counted."""
+def _other_suite(run: Run, known: Results) -> bool:
+    """Return whether the suite is another, or holds other things, than what ``known`` counted.
+
+    What ships changes with its version only, which a comparison tells of.
+    """
     from weitiao.evaluation.suite import load_suite, suite_names
 
     which = recipe_of(run).evaluate.suite
     if which in suite_names():
-        return False
+        return known.suite.name != which
     # One that is gone, or broken by now, takes nothing away.
     with suppress(WeitiaoError):
         return load_suite(which).digest != known.suite.digest
