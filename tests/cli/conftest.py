@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from weitiao import cli
+from weitiao.events import EventLog
 from weitiao.words import set_language
 
 QUICK = (
@@ -132,3 +133,17 @@ def one_sentence(said: Said) -> str:
     assert "Traceback" not in said.err + said.out
     assert "Error" not in lines[0]
     return lines[0]
+
+
+def break_off(monkeypatch: pytest.MonkeyPatch, weitiao: Weitiao, after: int, *line: object) -> None:
+    """Run a command line as if Ctrl-C were pressed after step ``after`` of its training."""
+    emit = EventLog.emit
+
+    def interrupt(self: EventLog, what: str, **values: object) -> None:
+        emit(self, what, **values)
+        if what == "train.step" and values["step"] == after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EventLog, "emit", interrupt)
+        assert weitiao(*line).code == 130

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from cli.conftest import QUICK, Weitiao, one_sentence
+from conftest import QUICK, Weitiao, break_off, one_sentence
 from weitiao import api
-from weitiao.events import EventLog
 
 
 @pytest.fixture
@@ -58,23 +57,10 @@ def test_an_adapter_of_a_run_knows_its_base(weitiao: Weitiao, data: Path, base: 
     assert "another model" in one_sentence(weitiao("serve", "runs/tea/adapter", "--port", "0"))
 
 
-def break_off(monkeypatch: pytest.MonkeyPatch, weitiao: Weitiao, *line: object) -> None:
-    emit = EventLog.emit
-
-    def interrupt(self: EventLog, kind: str, **values: object) -> None:
-        emit(self, kind, **values)
-        if kind == "train.step" and values["step"] == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(EventLog, "emit", interrupt)
-        assert weitiao(*line).code == 130
-
-
 def test_a_training_does_not_go_on_with_other_weights(
     weitiao: Weitiao, data: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    break_off(monkeypatch, weitiao, "train", data, "--model", base, *QUICK)
+    break_off(monkeypatch, weitiao, 3, "train", data, "--model", base, *QUICK)
     replace_base(base)
     said = one_sentence(weitiao("train", "tea", "--resume"))
     assert "runs/tea" in said
@@ -86,7 +72,7 @@ def test_a_training_does_not_go_on_with_other_weights(
 def test_a_run_that_noted_no_base_goes_on_and_notes_it(
     weitiao: Weitiao, data: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    break_off(monkeypatch, weitiao, "train", data, "--model", base, *QUICK)
+    break_off(monkeypatch, weitiao, 3, "train", data, "--model", base, *QUICK)
     run = api.open_run("tea")
     noted = run.base.read_text()
     run.base.unlink()

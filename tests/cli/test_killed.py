@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import QUICK, Weitiao
+from conftest import QUICK, Weitiao, break_off
 
 LONGER = ("max_steps=12", "eval_every=4", "save_every=4", *QUICK[3:])
 DRAWING = {
@@ -132,18 +132,7 @@ def test_killed_and_resumed(
 def test_without_resume_a_broken_off_training_is_left_alone(
     weitiao: Weitiao, data: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from weitiao.events import EventLog
-
-    emit = EventLog.emit
-
-    def interrupt(self: EventLog, what: str, **values: object) -> None:
-        emit(self, what, **values)
-        if what == "train.step" and values["step"] == 6:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(EventLog, "emit", interrupt)
-        assert weitiao("train", data, "--model", tiny_base, *LONGER).code == 130
+    break_off(monkeypatch, weitiao, 6, "train", data, "--model", tiny_base, *LONGER)
     said = weitiao("train", "tea")
     assert said.code == 2
     assert "broken off after step 4" in said.err

@@ -265,11 +265,10 @@ def _go_on_with(run: Run, recipe: Recipe, exists: Exists, listeners: tuple[Liste
 
 def _changeable(run: Run, setting: str, before: Any, now: Any) -> bool:
     """Return whether ``setting`` has an effect still, and none on what was learnt before."""
-    from weitiao.plan.resolved import CHANGEABLE, OF_THE_JUDGE
+    from weitiao.plan.resolved import AFTERWARDS, CHANGEABLE
     from weitiao.training.launch import in_team
 
-    # Another suite is counted from the answers that are there.
-    if setting in (*OF_THE_JUDGE, "evaluate.suite", "evaluate.overlap"):
+    if setting in AFTERWARDS:
         return not in_team()
     stage: Stage = "evaluate" if setting.startswith("evaluate.") else "train"
     measure = run.evaluation / f"{setting.removeprefix('evaluate.')}.json"

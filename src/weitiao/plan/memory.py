@@ -202,13 +202,16 @@ def training_bytes(shape: ModelShape, job: Job) -> int:
         factor *= DORA_HELD
     elif job.dropout or job.method in ("prefix", "ia3"):
         factor *= OWN_HELD
-    held, emb = round(activations * factor), shape.embedding_params
-    kept_twice = job.method == "full" and job.device == "cpu"
+    held, embedding = round(activations * factor), shape.embedding_params
+    # glibc keeps the place of what has gone.
+    on_heap = job.method == "full" and job.device == "cpu"
     if job.optimizer == "adafactor" and job.method == "full":
-        held = max(held + round((12 - 6 * factor) * emb) * kept_twice, gradients + 8 * emb)
+        if on_heap:
+            held += round((12 - 6 * factor) * embedding)
+        held = max(held, gradients + 8 * embedding)
     if not job.accumulates:
         return max(held, gradients)
-    return held + gradients * (2 if kept_twice else 1)
+    return held + gradients * (2 if on_heap else 1)
 
 
 def process_bytes(shape: ModelShape, job: Job) -> int:

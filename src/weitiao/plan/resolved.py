@@ -42,11 +42,13 @@ def derived(setting: str) -> bool:
     return tuple(setting.split(".")) in _DERIVED
 
 
-OF_THE_JUDGE = (
+AFTERWARDS = (
+    "evaluate.suite",
+    "evaluate.overlap",
     *(f"evaluate.judge.{name}" for name in JudgeOptions.model_fields),
     *(f"endpoint.{name}" for name in EndpointOptions.model_fields),
 )
-"""Options that decide nothing before all is measured: they can be changed even afterwards."""
+"""Options that can be changed even when all is measured: what they ask for is counted again."""
 
 CHANGEABLE: dict[str, str | None] = {
     "train.micro_batch_tokens": "micro_batch_tokens",
@@ -56,13 +58,11 @@ CHANGEABLE: dict[str, str | None] = {
     "train.trackers": "trackers",
     "evaluate.max_new_tokens": "max_new_tokens",
     "evaluate.batch_size": "eval_batch_size",
-    "evaluate.suite": None,
-    "evaluate.overlap": None,
     "evaluate.toxicity_url": None,
     "evaluate.forgetting": None,
     "evaluate.memorising": None,
     "evaluate.speed": None,
-    **dict.fromkeys(OF_THE_JUDGE),
+    **dict.fromkeys(AFTERWARDS),
 }
 """Options that a run under way can be gone on with changed → the plan's field, if it has one."""
 
